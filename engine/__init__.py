@@ -1,0 +1,1 @@
+"""The Docker API personality. Knows Docker, knows no hypervisor."""

@@ -1,0 +1,1 @@
+"""Makes kernel + initramfs + bootstrap.iso."""

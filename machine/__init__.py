@@ -1,0 +1,1 @@
+"""vic-machine: creates and looks after virtual container hosts."""

@@ -1,0 +1,1 @@
+"""The service that owns VMs, disks, networks and channels."""

@@ -1,0 +1,1 @@
+"""Back ends of the port layer; base.py is what they promise."""
