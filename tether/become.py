@@ -18,7 +18,7 @@ from tether import capabilities, linux
 from tether.plan import ProcessPlan
 from tether.users import Identity, UserError, resolve_user
 
-__all__ = ["Failure", "become", "open_terminal"]
+__all__ = ["Failure", "become", "open_terminal", "read_database"]
 
 CANNOT_START, CANNOT_INVOKE, NOT_FOUND = 128, 126, 127  # Docker's exit codes
 _MAX_DATABASE = 4 << 20  # passwd and group files are the image's: hostile input
@@ -104,13 +104,13 @@ def become(plan: ProcessPlan, *, terminal: str = "", seccomp: bytes = b"") -> No
 def _identity(plan: ProcessPlan) -> Identity:
     try:
         return resolve_user(
-            plan.user, plan.groups, passwd=_database("/etc/passwd"), group=_database("/etc/group")
+            plan.user, plan.groups, passwd=read_database("/etc/passwd"), group=read_database("/etc/group")
         )
     except UserError as error:
         raise Failure(str(error)) from error
 
 
-def _database(path: str) -> bytes:
+def read_database(path: str) -> bytes:
     """The content of a file of the image; nothing when it is missing or no regular file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -155,7 +155,8 @@ def _take_identity(identity: Identity, wanted: int) -> None:
     os.setresuid(identity.uid, identity.uid, identity.uid)
     linux.prctl(linux.PR_SET_KEEPCAPS, 0)
     # Nothing inheritable or ambient: root gets the bounding set at exec, others get nothing, as in Docker.
-    linux.capset(effective=wanted, permitted=wanted, inheritable=0)
+    kept = wanted if identity.uid == 0 else 0
+    linux.capset(effective=kept, permitted=kept, inheritable=0)
 
 
 # ---------------------------------------------------------------- directory, program

@@ -20,6 +20,7 @@ from tether import linux
 from tether.become import CANNOT_START, Failure
 
 __all__ = [
+    "OWN_NAMESPACE",
     "Channels",
     "Spawned",
     "close_ends",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _OWN_PID_NAMESPACE = "/proc/1/ns/pid"
+OWN_NAMESPACE = -1
 _MAX_REPORT = 4096
 
 
@@ -89,14 +91,15 @@ def fork_child(
     try:
         if pid_namespace is None:
             linux.unshare(linux.CLONE_NEWPID)
-        else:
+        elif pid_namespace >= 0:
             linux.setns(pid_namespace, linux.CLONE_NEWPID)
         try:
             pid = os.fork()
             if pid == 0:
                 _run(body, channels)
         finally:
-            linux.setns(own, linux.CLONE_NEWPID)
+            if pid_namespace != OWN_NAMESPACE:
+                linux.setns(own, linux.CLONE_NEWPID)
     finally:
         os.close(own)
         for fd in channels:
