@@ -18,7 +18,7 @@ from tether import capabilities, linux
 from tether.plan import ProcessPlan
 from tether.users import Identity, UserError, resolve_user
 
-__all__ = ["Failure", "become", "open_terminal", "read_database"]
+__all__ = ["Failure", "become", "open_terminal", "read_database", "read_regular"]
 
 CANNOT_START, CANNOT_INVOKE, NOT_FOUND = 128, 126, 127  # Docker's exit codes
 _MAX_DATABASE = 4 << 20  # passwd and group files are the image's: hostile input
@@ -116,6 +116,11 @@ def read_database(path: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # no file, or a path that leads nowhere: the same to Docker
         return b""
+    return read_regular(fd)
+
+
+def read_regular(fd: int) -> bytes:
+    """All of an open regular file, up to a limit, and close it; nothing of what is none."""
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return b""

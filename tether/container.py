@@ -15,15 +15,15 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tether import linux
-from tether.become import CANNOT_START, become, open_terminal
+from tether.become import CANNOT_START, become, open_terminal, read_regular
 from tether.cgroup import CONTAINER, Cgroup
 from tether.contain import contain
 from tether.devices import Node, device_filter, nodes_of, port_majors
-from tether.etcfiles import DIRECTORY, write_etc_files
+from tether.etcfiles import DIRECTORY, write_hostname
 from tether.events import EventLog
 from tether.journal import Kind
 from tether.loop import Loop
-from tether.plan import Plan, PlanError, make_plan
+from tether.plan import Plan, PlanError, ProcessPlan, make_plan
 from tether.recorder import Recorder
 from tether.spawn import (
     Channels,
@@ -78,6 +78,7 @@ class Container:
         self.cgroup = Cgroup(CONTAINER, log)
         self.process_fd = -1  # pidfd of the main process: a door into its namespaces
         self.pid_namespace = -1
+        self.process: ProcessPlan | None = None  # the main process, as it was planned
         self.seccomp = b""  # the filter program of every confined process
         self._spawned: Spawned | None = None
         self._oom_fd = -1
@@ -90,11 +91,16 @@ class Container:
         self.config = config
         self.state = MainState(state=MainState.WAITING)
 
-    def start(self, config: BootConfig) -> None:
-        """Begin to start the main process. What becomes of it is in `state` and in the events."""
+    def start(self, config: BootConfig, *, write_names: Callable[[], None]) -> None:
+        """Begin to start the main process. What becomes of it is in `state` and in the events.
+
+        Args:
+            write_names: fills in the files hosts and resolv.conf (they depend on the network).
+        """
         self.config = config
         try:
             plan = self._prepare()
+            write_names()
             process = config.process
             ours, theirs = open_channels(tty=process.tty, stdin=process.open_stdin)
             nodes = nodes_of("/dev", skip_majors=_majors(self._forbidden)) if plan.all_devices else []
@@ -113,7 +119,8 @@ class Container:
     def _prepare(self) -> Plan:
         config = self.config
         plan = make_plan(config, files=DIRECTORY, volumes=volume_paths(config), init=_TINI)
-        write_etc_files(config)
+        self.process = plan.process
+        write_hostname(plan.hostname)
         self.cgroup.create()
         self.cgroup.limit(config.resources)
         linux.attach_device_filter(
@@ -162,6 +169,7 @@ class Container:
         )
         self._recorder.record(Kind.FAILED, self.state.SerializeToString())
         self._events.publish(main=self.state)
+        self._sessions.failed(MAIN, exit_code=code, error=self.state.error)
         self._recorder.when_flushed(self._on_end)
 
     def _ended(self, status: int) -> None:
@@ -192,6 +200,25 @@ class Container:
     @property
     def running(self) -> bool:
         return self.state.state == MainState.RUNNING and self.process_fd >= 0
+
+    def read_passwd(self) -> bytes:
+        """The image's passwd file, found without following a link out of the root; b"" when there is none."""
+        try:
+            root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return b""
+        try:
+            fd = linux.openat2(
+                root,
+                "etc/passwd",
+                os.O_RDONLY | os.O_NONBLOCK,
+                resolve=linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS,
+            )
+        except OSError:  # no such file in there
+            return b""
+        finally:
+            os.close(root)
+        return read_regular(fd)
 
     # ---------------------------------------------------------------- memory
 

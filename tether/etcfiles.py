@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from tether.tether_pb2 import BootConfig, HostEntry, Resolver
+from tether.tether_pb2 import HostEntry, Resolver
 
-__all__ = ["DIRECTORY", "hosts_text", "resolver_text", "update_names", "write_etc_files"]
+__all__ = ["DIRECTORY", "hosts_text", "resolver_text", "update_names", "write_hostname"]
 
 DIRECTORY = "/run/mooring/etc"
 _LOCAL_HOSTS = (
@@ -39,10 +39,8 @@ def resolver_text(resolver: Resolver) -> str:
     return "".join(lines)
 
 
-def write_etc_files(config: BootConfig) -> None:
-    os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
-    _write("hostname", f"{config.hostname or config.id[:12]}\n")
-    update_names(config.resolver, config.hosts)
+def write_hostname(hostname: str) -> None:
+    _write("hostname", f"{hostname}\n")
 
 
 def update_names(resolver: Resolver, hosts: Iterable[HostEntry]) -> None:
@@ -56,6 +54,7 @@ def _word(text: str) -> str:
 
 
 def _write(name: str, text: str) -> None:
+    os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
     fd = os.open(f"{DIRECTORY}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, text.encode())

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
 from typing import NoReturn
 
 from tether import linux
 from tether.become import CANNOT_INVOKE, CANNOT_START, NOT_FOUND, Failure, become, open_terminal
-from tether.call import Call
+from tether.call import Call, RpcError
 from tether.container import Container, set_oom_score
 from tether.loop import Loop
 from tether.plan import PlanError, ProcessPlan, process_plan
-from tether.server import RpcError
 from tether.spawn import (
     Channels,
     Spawned,

@@ -7,17 +7,16 @@ import select
 import time
 from collections.abc import Callable
 
+from tether.call import RpcError
 from tether.container import Container
 from tether.events import EventLog
 from tether.execs import enter
 from tether.healthstate import MAX_OUTPUT, HealthState, timed_out_text
 from tether.journal import Kind
 from tether.loop import Loop, Timer
-from tether.plan import DEFAULT_PATH, PlanError, process_plan
 from tether.recorder import Recorder
-from tether.server import RpcError
 from tether.spawn import Spawned, read_report
-from tether.tether_pb2 import HealthCheck, HealthEvent, Process
+from tether.tether_pb2 import HealthCheck, HealthEvent
 
 __all__ = ["HealthRunner"]
 
@@ -71,20 +70,14 @@ class HealthRunner:
             self._timer = self._loop.after(wait / _NANO, self._run)
 
     def _run(self) -> None:
-        if self._state is None or not self._container.running:
+        main = self._container.process
+        if self._state is None or main is None or not self._container.running:
             return
-        process = Process()
-        process.CopyFrom(self._container.config.process)
-        del process.argv[:]
-        process.argv.extend(self._test)
-        process.tty = process.open_stdin = process.init = False
-        if not any(word.startswith("PATH=") for word in process.env):
-            process.env.append(DEFAULT_PATH)
         started = time.time_ns()
         try:
-            plan = process_plan(process, hostname=self._container.config.hostname, main=False)
+            plan = main._replace(argv=self._test, tty=False, make_cwd=False)
             spawned = enter(self._container, plan, stdin=False)
-        except (PlanError, RpcError, OSError) as error:
+        except (RpcError, OSError) as error:
             self._log(f"health check did not start: {error}")
             self._finished(started, 1, str(error).encode())
             return
