@@ -29,7 +29,7 @@ class NoSuchVch(MachineError):
     exit_code = 3
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no virtual container host named {name!r}; `vic-machine ls` shows them all")
+        super().__init__(f"there is no virtual container host named {name!r}; `vic-machine ls` shows all")
 
 
 class VchExists(MachineError):
