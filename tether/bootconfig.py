@@ -44,7 +44,9 @@ def parse(raw: bytes) -> BootConfig:
     except DecodeError as error:
         raise ConfigError(f"the boot configuration is damaged: {error}") from error
     if config.version != _VERSION:
-        raise ConfigError(f"boot configuration version {config.version} is not {_VERSION}: image and host differ")
+        raise ConfigError(
+            f"boot configuration version {config.version} is not {_VERSION}: image and host differ"
+        )
     return config
 
 

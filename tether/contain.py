@@ -32,7 +32,9 @@ def contain(plan: Plan, root: str, nodes: list[Node]) -> None:
     Raises:
         OSError: what failed is in its text; the process is unusable.
     """
-    sources = {mount.destination: linux.open_tree(mount.source) for mount in plan.mounts if isinstance(mount, Bind)}
+    sources = {
+        mount.destination: linux.open_tree(mount.source) for mount in plan.mounts if isinstance(mount, Bind)
+    }
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWCGROUP)
     linux.mount("", "/", flags=linux.MS_PRIVATE | linux.MS_REC)
     os.chdir(root)

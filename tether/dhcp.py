@@ -127,7 +127,9 @@ class Client:
         self._t2 = now + _seconds(options, _REBINDING, seconds * 7 // 8, seconds)
         self._end = now + seconds
         self.deadline = None if seconds == _INFINITE else self._t1
-        return old is None or old._replace(seconds=0, server=b"") != self.lease._replace(seconds=0, server=b"")
+        return old is None or old._replace(seconds=0, server=b"") != self.lease._replace(
+            seconds=0, server=b""
+        )
 
     def _send(self, kind: int, now: float) -> None:
         self.outgoing.append(self._packet(kind))
@@ -138,14 +140,27 @@ class Client:
         current = self.lease.address if self.lease else bytes(4)
         # No broadcast flag: our socket hears unicast to our hardware address before there is an address.
         head = _HEADER.pack(
-            1, 1, 6, 0, self._transaction, 0, 0, current, bytes(4), bytes(4), bytes(4), self._mac.ljust(16, b"\0")
+            1,
+            1,
+            6,
+            0,
+            self._transaction,
+            0,
+            0,
+            current,
+            bytes(4),
+            bytes(4),
+            bytes(4),
+            self._mac.ljust(16, b"\0"),
         )
         options = _option(_TYPE, bytes([kind]))
         if kind == _REQUEST and self.lease is None and self._offer is not None:
             options += _option(_ADDRESS, self._offer[0]) + _option(_SERVER, self._offer[1])
         if self._hostname:
             options += _option(_HOSTNAME, self._hostname.encode()[:64])
-        options += _option(_WANTED, bytes([_MASK, _ROUTER, _DNS, _DOMAIN, _MTU, _LEASE, _RENEWAL, _REBINDING]))
+        options += _option(
+            _WANTED, bytes([_MASK, _ROUTER, _DNS, _DOMAIN, _MTU, _LEASE, _RENEWAL, _REBINDING])
+        )
         packet = head.ljust(_FIXED, b"\0") + _COOKIE + options + bytes([_END])
         return packet.ljust(_MIN_PACKET, b"\0")
 

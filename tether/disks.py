@@ -37,7 +37,9 @@ def find_disk(address: DiskAddress, uevents: Uevents, *, seconds: float = 10) ->
 
     def look() -> str | None:
         name = _by_serial(address.serial) if address.serial else _by_scsi(address.scsi)
-        return f"/dev/{name}" if name and _read(f"{_SYS_BLOCK}/{name}/size").strip() not in (b"", b"0") else None
+        return (
+            f"/dev/{name}" if name and _read(f"{_SYS_BLOCK}/{name}/size").strip() not in (b"", b"0") else None
+        )
 
     found = uevents.wait_for(look, seconds=seconds)
     if found is None:

@@ -26,7 +26,9 @@ _LOCAL_HOSTS = (
 
 
 def hosts_text(entries: Iterable[HostEntry]) -> str:
-    lines = [f"{_word(entry.address)}\t{' '.join(_word(name) for name in entry.names)}\n" for entry in entries]
+    lines = [
+        f"{_word(entry.address)}\t{' '.join(_word(name) for name in entry.names)}\n" for entry in entries
+    ]
     return _LOCAL_HOSTS + "".join(lines)
 
 

@@ -67,7 +67,9 @@ class Execs:
             call.respond(ExecReply(pid=known.pid))
             return
         if self._sessions.running + len(self._starting) >= MAX_SESSIONS:
-            raise RpcError(Code.RESOURCE_EXHAUSTED, f"{MAX_SESSIONS} exec sessions run in this container already")
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED, f"{MAX_SESSIONS} exec sessions run in this container already"
+            )
         config = self._container.config
         try:
             plan = process_plan(request.process, hostname=config.hostname, main=False)
@@ -140,5 +142,3 @@ def enter(container: Container, plan: ProcessPlan, *, stdin: bool) -> Spawned:
         close_ends(ours)
         os.close(ours.report)
         raise RpcError(Code.FAILED_PRECONDITION, f"container is not running: {error}") from error
-
-

@@ -139,7 +139,9 @@ def _write_archive(path: bytes) -> None:
 def _read_archive(request: CopyInRequest, user: str) -> None:
     owner = None
     if user:
-        identity = resolve_user(user, (), passwd=read_database("/etc/passwd"), group=read_database("/etc/group"))
+        identity = resolve_user(
+            user, (), passwd=read_database("/etc/passwd"), group=read_database("/etc/group")
+        )
         owner = (identity.uid, identity.gid)
     options = archive.UnpackOptions(no_overwrite_dir_non_dir=request.no_overwrite_dir_non_dir, owner=owner)
     archive.unpack(_root(), request.path, io.FileIO(0, closefd=False), options=options)

@@ -81,7 +81,9 @@ class HealthRunner:
             self._log(f"health check did not start: {error}")
             self._finished(started, 1, str(error).encode())
             return
-        self._probe = _Probe(self._loop, spawned, self._state.timeout, lambda c, o: self._finished(started, c, o))
+        self._probe = _Probe(
+            self._loop, spawned, self._state.timeout, lambda c, o: self._finished(started, c, o)
+        )
 
     def _finished(self, started: int, code: int, output: bytes) -> None:
         self._probe = None

@@ -194,7 +194,9 @@ class Netlink:
         self._ask(RTM_DELADDR, 0, address_body(index, address), f"remove address {address}")
 
     def add_route(self, index: int, route: RouteEntry) -> None:
-        self._ask(RTM_NEWROUTE, _CREATE | _REPLACE, route_body(index, route), f"add route {route.destination}")
+        self._ask(
+            RTM_NEWROUTE, _CREATE | _REPLACE, route_body(index, route), f"add route {route.destination}"
+        )
 
     def remove_route(self, index: int, route: RouteEntry) -> None:
         self._ask(RTM_DELROUTE, 0, route_body(index, route), f"remove route {route.destination}")

@@ -77,7 +77,9 @@ class Network:
         for mac, interface in leased.items():
             if mac not in self._clients:
                 index = found[mac][1]
-                self._clients[mac] = _Leasing(self._loop, interface, index, hostname, self._log, self._on_change)
+                self._clients[mac] = _Leasing(
+                    self._loop, interface, index, hostname, self._log, self._on_change
+                )
 
     @property
     def pending(self) -> list[str]:

@@ -197,9 +197,7 @@ def process_plan(process: Process, *, hostname: str, main: bool) -> ProcessPlan:
 # ---------------------------------------------------------------- parts
 
 
-def _mounts(
-    config: BootConfig, *, files: str, volumes: list[str], init: str
-) -> list[FileSystem | Bind]:
+def _mounts(config: BootConfig, *, files: str, volumes: list[str], init: str) -> list[FileSystem | Bind]:
     privileged = config.process.privileged
     view = 0 if privileged else linux.MS_RDONLY
     shm = config.shm_size or DEFAULT_SHM
@@ -232,8 +230,7 @@ def _mounts(
     kept = [
         mount
         for mount in defaults
-        if mount.destination not in taken
-        and not ("/dev" in taken and mount.destination.startswith("/dev/"))
+        if mount.destination not in taken and not ("/dev" in taken and mount.destination.startswith("/dev/"))
     ]
     # Parents before children; the order of the request decides between equals.
     wanted.sort(key=lambda mount: mount.destination.count("/"))

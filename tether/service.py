@@ -206,9 +206,9 @@ class Service:
         vm.freezer.freeze(
             points,
             seconds=request.thaw_after / _NANO,
-            done=lambda failure: call.respond(Empty())
-            if failure is None
-            else call.fail(Code.INTERNAL, str(failure)),
+            done=lambda failure: (
+                call.respond(Empty()) if failure is None else call.fail(Code.INTERNAL, str(failure))
+            ),
         )
 
     def _thaw(self, _: Empty) -> Empty:
@@ -236,4 +236,3 @@ def _valid(work: Callable[[], int | None]) -> int:
         return work() or 0
     except ValueError as error:
         raise RpcError(Code.INVALID_ARGUMENT, str(error)) from error
-

@@ -14,9 +14,7 @@ _SIGKILL = 9
 _LAST_SIGNAL = 64
 
 
-def send_signal(
-    pid: int, signal: int, scope: SignalRequest.Scope.ValueType, *, whole: Cgroup | None
-) -> None:
+def send_signal(pid: int, signal: int, scope: SignalRequest.Scope.ValueType, *, whole: Cgroup | None) -> None:
     """Signal ``pid`` (an unreaped child, so the number is its own).
 
     Args:

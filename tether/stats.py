@@ -102,7 +102,9 @@ def block_counters(io_stat: str) -> list[BlockCounters]:
         major, separator, minor = device.partition(":")
         if not separator:
             continue
-        values = {name: int(value) for name, _, value in (word.partition("=") for word in words) if value.isdigit()}
+        values = {
+            name: int(value) for name, _, value in (word.partition("=") for word in words) if value.isdigit()
+        }
         result.append(
             BlockCounters(
                 major=int(major),
