@@ -92,7 +92,7 @@ def become(plan: ProcessPlan, *, terminal: str = "", seccomp: bytes = b"") -> No
         if filter_program:
             linux.seccomp_filter(filter_program)
     try:
-        os.execve(path, plan.argv, environment)
+        os.execve(path, plan.argv, environment)  # noqa: S606 - the workload itself
     except OSError as error:
         code = NOT_FOUND if error.errno == errno.ENOENT else CANNOT_INVOKE
         raise Failure(f"exec {path}: {_words(error)}", code) from error
@@ -169,7 +169,7 @@ def _take_identity(identity: Identity, wanted: int) -> None:
 
 def _make_directory(path: str) -> None:
     try:
-        os.makedirs(path, mode=0o755, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
+        os.makedirs(path, mode=0o755, exist_ok=True)
     except FileExistsError as error:
         raise Failure(f"Cannot mkdir: {path} is not a directory") from error
     except OSError as error:
@@ -178,7 +178,7 @@ def _make_directory(path: str) -> None:
 
 
 def _change_directory_early(path: str) -> None:
-    """As root, because a user's own directory may be one that he cannot reach by path; he tries again later."""
+    """As root: a user's directory may be one that he cannot reach by path. He tries again later."""
     try:
         os.chdir(path)
     except OSError as error:
@@ -218,7 +218,7 @@ def _find(name: str, path: str) -> str:
 
 def _problem(path: str) -> int | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib is not imported
+        status = os.stat(path)
     except OSError as error:
         return error.errno
     if stat.S_ISDIR(status.st_mode):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 
 from tether import linux
@@ -24,7 +23,7 @@ _NO_MEMORY_LIMIT = (1 << 64) - 1
 
 
 def leave_initial_root() -> None:
-    os.makedirs(_NEW_ROOT, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
+    os.makedirs(_NEW_ROOT, exist_ok=True)
     linux.mount("/", _NEW_ROOT, flags=linux.MS_BIND)
     os.chdir(_NEW_ROOT)
     linux.mount(".", "/", flags=linux.MS_MOVE)
@@ -42,9 +41,9 @@ def mount_kernel_file_systems() -> None:
         ("/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755"),
         ("/sys/fs/cgroup", "cgroup2", _NSE, "memory_recursiveprot"),
     ):
-        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+        os.makedirs(path, exist_ok=True)
         linux.mount(fstype, path, fstype, flags, data)
-    os.makedirs("/run/mooring", mode=0o700, exist_ok=True)  # noqa: PTH103
+    os.makedirs("/run/mooring", mode=0o700, exist_ok=True)
 
 
 def set_machine_defaults() -> list[str]:
@@ -98,7 +97,7 @@ def _pci_ids() -> set[str]:
     found = set()
     base = "/sys/bus/pci/devices"
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(base):  # noqa: PTH208
+        for name in os.listdir(base):
             vendor = read(f"{base}/{name}/vendor").strip().removeprefix("0x")
             device = read(f"{base}/{name}/device").strip().removeprefix("0x")
             found |= {vendor, f"{vendor}:{device}"}

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 
 from tether import linux
-from tether.tether_pb2 import Resources
 from tether.resources import cgroup_files
+from tether.tether_pb2 import Resources
 
 __all__ = ["BASE", "CONTAINER", "Cgroup", "enable_controllers"]
 
@@ -65,7 +65,7 @@ class Cgroup:
         self._log = log
 
     def create(self) -> None:
-        os.makedirs(self.path, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
+        os.makedirs(self.path, exist_ok=True)
 
     def limit(self, resources: Resources) -> None:
         """Set every limit.
@@ -84,7 +84,7 @@ class Cgroup:
                 self._log(f"this kernel has no {name}: {error}")
 
     def join(self) -> None:
-        """Put the calling process in. When a workload like systemd made it an inner node, join its first leaf."""
+        """Put the calling process in, or in the first leaf when systemd in there made it an inner node."""
         try:
             write(f"{self.path}/cgroup.procs", "0")
         except OSError as error:

@@ -64,15 +64,15 @@ def _mount(mount: FileSystem) -> None:
     data = mount.data
     if mount.keep_mode and "mode=" not in data:
         with contextlib.suppress(FileNotFoundError):
-            mode = stat.S_IMODE(os.stat(mount.destination).st_mode)  # noqa: PTH116 - pathlib is not imported
+            mode = stat.S_IMODE(os.stat(mount.destination).st_mode)
             data = f"mode={mode:04o},{data}".rstrip(",")
-    os.makedirs(mount.destination, mode=0o755, exist_ok=True)  # noqa: PTH103
+    os.makedirs(mount.destination, mode=0o755, exist_ok=True)
     linux.mount(mount.fstype, mount.destination, mount.fstype, mount.flags, data)
 
 
 def _attach(mount: Bind, tree: int) -> None:
     if mount.directory:
-        os.makedirs(mount.destination, mode=0o755, exist_ok=True)  # noqa: PTH103
+        os.makedirs(mount.destination, mode=0o755, exist_ok=True)
     else:
         _make_file(mount.destination)
     try:
@@ -84,11 +84,11 @@ def _attach(mount: Bind, tree: int) -> None:
 
 
 def _make_file(path: str) -> None:
-    """Something to mount a file on; a symlink that leads nowhere is replaced, as its target may be anything."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)  # noqa: PTH103, PTH120
-    if not os.path.exists(path):  # noqa: PTH110
+    """Something to mount a file on; a symlink that leads nowhere is replaced by it."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    if not os.path.exists(path):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
@@ -100,7 +100,7 @@ def _make_devices(nodes: list[Node]) -> None:
         os.symlink(target, f"/dev/{name}")
     for node in nodes:
         path = f"/dev/{node.name}"
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mknod(path, node.mode, node.rdev)
     os.umask(mask)
@@ -126,13 +126,13 @@ def _write(path: str, text: str) -> None:
 
 
 def _protect(path: str) -> None:
-    if os.path.exists(path):  # noqa: PTH110
+    if os.path.exists(path):
         linux.bind(path, path)
         linux.set_read_only(path)
 
 
 def _mask(path: str) -> None:
-    if os.path.isdir(path):  # noqa: PTH112
+    if os.path.isdir(path):
         linux.mount("tmpfs", path, "tmpfs", linux.MS_RDONLY, "size=0,nr_inodes=2")
-    elif os.path.exists(path):  # noqa: PTH110
+    elif os.path.exists(path):
         linux.bind("/dev/null", path)

@@ -18,7 +18,7 @@ from tether import linux
 from tether.become import CANNOT_START, become, open_terminal, read_regular
 from tether.cgroup import CONTAINER, Cgroup
 from tether.contain import contain
-from tether.devices import Node, device_filter, nodes_of, port_majors
+from tether.devices import Node, device_filter, nodes_of
 from tether.etcfiles import DIRECTORY, write_hostname
 from tether.events import EventLog
 from tether.journal import Kind
@@ -105,7 +105,9 @@ class Container:
             ours, theirs = open_channels(tty=process.tty, stdin=process.open_stdin)
             nodes = nodes_of("/dev", skip_majors=_majors(self._forbidden)) if plan.all_devices else []
             self._spawned = fork_child(
-                lambda channels: _child(config, plan, nodes, self.cgroup, self.seccomp, channels),
+                lambda channels: _child(
+                    config, plan, channels, nodes=nodes, cgroup=self.cgroup, seccomp=self.seccomp
+                ),
                 ours,
                 theirs,
                 pid_namespace=None,
@@ -239,7 +241,7 @@ class Container:
 
 
 def _child(
-    config: BootConfig, plan: Plan, nodes: list[Node], cgroup: Cgroup, seccomp: bytes, channels: Channels
+    config: BootConfig, plan: Plan, channels: Channels, *, nodes: list[Node], cgroup: Cgroup, seccomp: bytes
 ) -> NoReturn:
     mount_all(config)
     with contextlib.suppress(FileNotFoundError):

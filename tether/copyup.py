@@ -26,7 +26,7 @@ def copy_up(source: int, volume: int) -> None:
     """
     data = os.open("data", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=volume)
     try:
-        if os.listdir(data):  # noqa: PTH208 - pathlib is not imported
+        if os.listdir(data):
             return
     finally:
         os.close(data)
@@ -46,7 +46,7 @@ def _copy_directory(source: int, target: int, links: dict[int, tuple[int, str]],
     if depth > _MAX_DEPTH:
         raise OSError(errno.ELOOP, "directories nested too deep")
     device = os.fstat(source).st_dev
-    for name in os.listdir(source):  # noqa: PTH208
+    for name in os.listdir(source):
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             os.mkdir(name, 0o700, dir_fd=target)
@@ -69,12 +69,12 @@ def _copy_directory(source: int, target: int, links: dict[int, tuple[int, str]],
         if stat.S_ISREG(status.st_mode):
             _copy_file(name, source, target)
         elif stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)  # noqa: PTH115, PTH211
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
         else:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)  # noqa: PTH101
+            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
         if status.st_nlink > 1:
             links[status.st_ino] = (os.dup(target), name)
@@ -135,7 +135,7 @@ def _remove(name: str, directory: int) -> None:
         return
     inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
-        for child in os.listdir(inner):  # noqa: PTH208
+        for child in os.listdir(inner):
             _remove(child, inner)
     finally:
         os.close(inner)

@@ -55,7 +55,7 @@ def mount_disk(device: str, target: str, uevents: Uevents, *, read_only: bool) -
     Raises:
         DiskError: with the kernel's reason.
     """
-    os.makedirs(target, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
+    os.makedirs(target, mode=0o700, exist_ok=True)
     flags = linux.MS_NOATIME | (linux.MS_RDONLY if read_only else 0)
 
     def attempt() -> OSError | bool | None:
@@ -79,7 +79,7 @@ def mount_disk(device: str, target: str, uevents: Uevents, *, read_only: bool) -
 
 def _names() -> list[str]:
     try:
-        return sorted(os.listdir(_SYS_BLOCK))  # noqa: PTH208 - pathlib is not imported
+        return sorted(os.listdir(_SYS_BLOCK))
     except FileNotFoundError:
         return []
 
@@ -96,12 +96,12 @@ def _by_serial(serial: str) -> str | None:
 
 
 def _by_scsi(address: str) -> str | None:
-    """``address`` counts controllers from 0; the kernel's host numbers include those that are none of ours."""
+    """``address`` counts controllers from 0; the kernel's numbers include those that are none of ours."""
     controller, _, rest = address.partition(":")
     base = "/sys/class/scsi_host"
     hosts: list[int] = []
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(base):  # noqa: PTH208
+        for name in os.listdir(base):
             driver = _read(f"{base}/{name}/proc_name").decode(errors="replace").strip()
             if not driver.startswith(_NOT_SCSI):
                 hosts.append(int(name.removeprefix("host")))
@@ -111,7 +111,7 @@ def _by_scsi(address: str) -> str | None:
     wanted = f"{hosts[int(controller)]}:{rest}"
     for name in _names():
         with contextlib.suppress(OSError):
-            if os.readlink(f"{_SYS_BLOCK}/{name}/device").rsplit("/", 1)[-1] == wanted:  # noqa: PTH115
+            if os.readlink(f"{_SYS_BLOCK}/{name}/device").rsplit("/", 1)[-1] == wanted:
                 return name
     return None
 

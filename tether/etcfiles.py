@@ -56,7 +56,7 @@ def _word(text: str) -> str:
 
 
 def _write(name: str, text: str) -> None:
-    os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
+    os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
     fd = os.open(f"{DIRECTORY}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, text.encode())

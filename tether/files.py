@@ -131,7 +131,7 @@ def _write_stat(path: bytes) -> None:
 
 def _write_archive(path: bytes) -> None:
     _send_stat(path)
-    virtual = [os.stat(mount).st_dev for mount in ("/proc", "/sys", "/dev") if os.path.isdir(mount)]  # noqa: PTH112, PTH116
+    virtual = [os.stat(mount).st_dev for mount in ("/proc", "/sys", "/dev") if os.path.isdir(mount)]
     for chunk in archive.pack(_root(), path, empty_devices=virtual):
         _write_all(chunk)
 
@@ -254,7 +254,7 @@ class _Writer(_Worker):
         self._pending = bytearray()
         self._all_here = False
         os.set_blocking(spawned.stdin, False)
-        loop.add(spawned.stdin, 0, lambda events: self._ready(events))
+        loop.add(spawned.stdin, 0, self._ready)
         loop.add(spawned.report, select.EPOLLIN, lambda _: self._end())
         call.on_data(self._take, manual_credit=True)
 

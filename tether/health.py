@@ -163,7 +163,7 @@ class _Probe:
 
     def _kill(self) -> None:
         if self._code is None:
-            # It leads a session of its own: what it started goes with it. It is unreaped, so the number is its own.
+            # It leads a session of its own, so what it started goes with it; it is unreaped, so it is it.
             try:
                 os.killpg(self._spawned.pid, _SIGKILL)
             except ProcessLookupError:

@@ -30,7 +30,7 @@ def main() -> None:
     log = Log()
     try:
         _run(log)
-    except BaseException as error:  # noqa: BLE001 - there is nobody above us
+    except BaseException as error:
         log.exception(error)
     os.sync()
     cut_power()

@@ -86,7 +86,7 @@ def format_address(raw: bytes) -> str:
     return _socket.inet_ntop(AF_INET if len(raw) == 4 else AF_INET6, raw)
 
 
-# ---------------------------------------------------------------- messages (pure)
+# ---------------------------------------------------------------- messages, pure
 
 
 def attribute(kind: int, data: bytes) -> bytes:
@@ -260,7 +260,7 @@ def interface_index(mac: str) -> tuple[str, int] | None:
     """The interface with this hardware address: its name and number."""
     wanted = mac.lower()
     base = "/sys/class/net"
-    for name in os.listdir(base):  # noqa: PTH208 - pathlib is not imported
+    for name in os.listdir(base):
         if name != "lo" and _read(f"{base}/{name}/address") == wanted:
             return name, int(_read(f"{base}/{name}/ifindex"))
     return None

@@ -78,7 +78,12 @@ class Network:
             if mac not in self._clients:
                 index = found[mac][1]
                 self._clients[mac] = _Leasing(
-                    self._loop, interface, index, hostname, self._log, self._on_change
+                    self._loop,
+                    interface,
+                    index=index,
+                    hostname=hostname,
+                    log=self._log,
+                    on_change=self._on_change,
                 )
 
     @property
@@ -109,9 +114,9 @@ class Network:
 
     @staticmethod
     def _quiet_others(netlink: Netlink, kept: set[int]) -> None:
-        for name in os.listdir("/sys/class/net"):  # noqa: PTH208 - pathlib is not imported
+        for name in os.listdir("/sys/class/net"):
             # Only real NICs: the workload may have made bridges and tunnels of its own.
-            if not os.path.exists(f"/sys/class/net/{name}/device"):  # noqa: PTH110
+            if not os.path.exists(f"/sys/class/net/{name}/device"):
                 continue
             index = _socket.if_nametoindex(name)
             if index not in kept:
@@ -215,6 +220,7 @@ class _Leasing:
         self,
         loop: Loop,
         interface: Interface,
+        *,
         index: int,
         hostname: str,
         log: Callable[[str], None],

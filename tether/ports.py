@@ -62,7 +62,7 @@ def find_ports(*, virtio_majors: list[int], seconds: float = 2) -> Ports:
 
 def _virtio() -> dict[str, str]:
     try:
-        ports = os.listdir(_CLASS)  # noqa: PTH208 - pathlib is not imported
+        ports = os.listdir(_CLASS)
     except FileNotFoundError:
         return {}
     found = {}
@@ -90,7 +90,7 @@ def _has_uart(path: str) -> bool:
 
 
 def _device(path: str) -> int:
-    return os.stat(path).st_rdev  # noqa: PTH116
+    return os.stat(path).st_rdev
 
 
 def _make_raw(fd: int) -> None:

@@ -23,13 +23,13 @@ def list_processes(namespace: str, names: dict[int, str]) -> list[ProcessInfo]:
     """Every process whose PID namespace link reads ``namespace``; ``names`` are user names by ID."""
     boot = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not imported
+    for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
-            if os.readlink(f"/proc/{name}/ns/pid") != namespace:  # noqa: PTH115
+            if os.readlink(f"/proc/{name}/ns/pid") != namespace:
                 continue
-            uid = os.stat(f"/proc/{name}").st_uid  # noqa: PTH116
+            uid = os.stat(f"/proc/{name}").st_uid
             info = parse_stat(_read(f"/proc/{name}/stat").decode(errors="replace"), boot=boot)
             line = _read(f"/proc/{name}/cmdline")
         except (FileNotFoundError, ProcessLookupError):
@@ -41,7 +41,7 @@ def list_processes(namespace: str, names: dict[int, str]) -> list[ProcessInfo]:
 
 
 def parse_stat(text: str, *, boot: int) -> ProcessInfo:
-    """One line of /proc/<pid>/stat; ``boot`` is the date of boot. The name may hold anything, brackets too."""
+    """One line of /proc/<pid>/stat; ``boot`` is the date of boot. The name may hold brackets too."""
     head, _, rest = text.rpartition(")")
     pid, _, comm = head.partition(" (")
     fields = rest.split()

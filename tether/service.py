@@ -168,7 +168,7 @@ class Service:
 
     def _top(self, _: Empty) -> TopReply:
         self._require_running()
-        namespace = os.readlink(f"/proc/{self._vm.container.state.pid}/ns/pid")  # noqa: PTH115
+        namespace = os.readlink(f"/proc/{self._vm.container.state.pid}/ns/pid")
         return TopReply(processes=list_processes(namespace, user_names(self._passwd())))
 
     def _passwd(self) -> bytes:

@@ -45,7 +45,7 @@ def send_signal(pid: int, signal: int, scope: SignalRequest.Scope.ValueType, *, 
 def _session(leader: int) -> list[int]:
     """The processes of an exec: it was made a session leader, its children stay in unless they leave."""
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not imported
+    for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()

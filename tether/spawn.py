@@ -8,10 +8,10 @@ reason when there is no exec.
 
 from __future__ import annotations
 
-import _signal  # not signal: see tether/uevents.py on _socket
-import _socket
+import _socket  # not socket: see tether/uevents.py
 import array
 import os
+import signal
 import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
@@ -156,7 +156,7 @@ def _run(body: Callable[[Channels], NoReturn], channels: Channels) -> NoReturn:
         body(channels)
     except Failure as failure:
         _report(channels.report, failure.code, str(failure))
-    except BaseException as error:  # noqa: BLE001 - reported to the parent, who shows it
+    except BaseException as error:
         _report(channels.report, CANNOT_START, str(error) or type(error).__name__)
     finally:
         os._exit(CANNOT_START)
@@ -168,7 +168,7 @@ def _report(fd: int, code: int, text: str) -> None:
 
 def _reset_signals() -> None:
     # Python ignores these two, and an ignored signal stays ignored over exec.
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.set_wakeup_fd(-1)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

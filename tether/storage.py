@@ -62,7 +62,7 @@ def _mount_volume(number: int, mount: Mount, uevents: Uevents) -> None:
     try:
         # A bind of its own, so that neither "data" nor a subpath is resolved a second time.
         place = volume_path = f"{_BASE}/content/{number}"
-        os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib is not imported
+        os.makedirs(place, mode=0o700, exist_ok=True)
         tree = linux.open_tree_at(content, volume_path)
         try:
             linux.move_mount(tree, place)

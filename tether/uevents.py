@@ -5,9 +5,8 @@ Open first, then look, then wait: what appears in between is not missed.
 
 from __future__ import annotations
 
-import errno
 import _socket  # not socket: its import turns hundreds of constants into enums, 60 ms under TCG
-import os
+import errno
 import select
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ class Uevents:
         self._socket.bind((0, _KERNEL_GROUP))
 
     def wait_for(self, look: Callable[[], T | None], *, seconds: float) -> T | None:
-        """The first answer of ``look`` that is not None, asked again at every announcement; None when late."""
+        """The first answer of ``look`` but None; it is asked again at every announcement. None when late."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
