@@ -11,6 +11,7 @@ import pytest
 from tests.system.harness import Docker, Host, eventually
 
 pytestmark = pytest.mark.system
+# timeout(1) around wget: its own option -T makes Debian's busybox crash
 SERVE = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80 >/dev/null; done"
 
 
@@ -40,7 +41,7 @@ def test_names_on_a_network_of_ones_own(docker: Docker) -> None:
     assert "172.31.77.50" in seen
     link = docker.out("exec", "db", "ip", "-o", "link", "show", "eth0")
     assert "02:42:ac:1f:4d:32" in link
-    other = docker("run", "--rm", "--network", "n2", "busybox", "wget", "-T", "3", "-qO-", "http://172.31.77.50/",
+    other = docker("run", "--rm", "--network", "n2", "busybox", "timeout", "4", "wget", "-qO-", "http://172.31.77.50/",
                    check=False)  # fmt: skip
     assert other.returncode != 0
     assert docker("run", "--rm", "--network", "n2", "busybox", "nslookup", "db", check=False).returncode != 0
@@ -52,13 +53,13 @@ def test_connect_and_disconnect_while_running(docker: Docker) -> None:
     docker("network", "create", "late")
     docker("run", "--detach", "--name", "srv", "--network", "late", "busybox", "sh", "-c", SERVE)
     docker("run", "--detach", "--name", "cli", "busybox", "sleep", "1000")
-    assert docker("exec", "cli", "wget", "-T", "3", "-qO-", "http://srv/", check=False).returncode != 0
+    assert docker("exec", "cli", "timeout", "4", "wget", "-qO-", "http://srv/", check=False).returncode != 0
     docker("network", "connect", "late", "cli")
-    assert docker.out("exec", "cli", "wget", "-T", "10", "-qO-", "http://srv/") == "hi"
+    assert docker.out("exec", "cli", "timeout", "10", "wget", "-qO-", "http://srv/") == "hi"
     networks = json.loads(docker.out("inspect", "-f", "{{json .NetworkSettings.Networks}}", "cli"))
     assert set(networks) == {"bridge", "late"}
     docker("network", "disconnect", "late", "cli")
-    assert docker("exec", "cli", "wget", "-T", "3", "-qO-", "http://srv/", check=False).returncode != 0
+    assert docker("exec", "cli", "timeout", "4", "wget", "-qO-", "http://srv/", check=False).returncode != 0
     docker("rm", "--force", "srv", "cli")
     docker("network", "rm", "late")
 
@@ -104,11 +105,11 @@ def test_links(docker: Docker) -> None:
 
 def test_an_address_in_use_is_refused_and_comes_back(docker: Docker) -> None:
     docker("network", "create", "--subnet", "172.31.78.0/24", "tight")
-    docker("create", "--name", "a", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
+    docker("create", "--name", "holder", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
     second = docker("create", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true", check=False)
     assert second.returncode != 0
     assert "Address already in use" in second.stderr
-    docker("rm", "a")
+    docker("rm", "holder")
     docker("run", "--rm", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
     docker("network", "rm", "tight")
 

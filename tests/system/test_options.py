@@ -154,20 +154,20 @@ def test_restart_policies(docker: Docker) -> None:
 
 
 def test_health_checks(docker: Docker) -> None:
-    docker("run", "--detach", "--name", "h", "--health-cmd", "test -e /tmp/well && echo fine",
+    docker("run", "--detach", "--name", "hc", "--health-cmd", "test -e /tmp/well && echo fine",
            "--health-interval", "1s", "--health-retries", "2", "--health-timeout", "20s",
            "busybox", "sleep", "1000")  # fmt: skip
 
     def health() -> str:
-        return docker.out("inspect", "-f", "{{.State.Health.Status}}", "h")
+        return docker.out("inspect", "-f", "{{.State.Health.Status}}", "hc")
 
     eventually(lambda: health() == "unhealthy", "two failures", seconds=90)
-    docker("exec", "h", "touch", "/tmp/well")
+    docker("exec", "hc", "touch", "/tmp/well")
     eventually(lambda: health() == "healthy", "one success", seconds=90)
-    log = json.loads(docker.out("inspect", "-f", "{{json .State.Health.Log}}", "h"))
+    log = json.loads(docker.out("inspect", "-f", "{{json .State.Health.Log}}", "hc"))
     assert log[-1]["Output"].strip() == "fine"
-    assert "(healthy)" in docker.out("ps", "--filter", "name=h", "--format", "{{.Status}}")
-    docker("rm", "--force", "h")
+    assert "(healthy)" in docker.out("ps", "--filter", "name=hc", "--format", "{{.Status}}")
+    docker("rm", "--force", "hc")
 
 
 @pytest.mark.parametrize(
