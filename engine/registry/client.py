@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
@@ -22,8 +22,8 @@ from engine.registry.credentials import Credentials
 from engine.registry.digest import sha256_digest, verify
 from engine.registry.errors import BadContent, RegistryError, RegistryRefused, RegistryUnreachable
 from engine.registry.manifest import ACCEPT, MANIFEST_LIMIT, Descriptor
-from engine.registry.sources import Source
 from engine.registry.site import Site
+from engine.registry.sources import Source
 from engine.registry.transport import Transport, read_limited, unreachable
 
 __all__ = ["ATTEMPTS", "Document", "RegistryClient", "Retry"]
