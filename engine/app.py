@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine import product
 from engine.context import Engine
 from engine.http import LATEST, Application, Router, version_text
+from engine.images import ImageService, routes
 from engine.system import ping, version
 
 __all__ = ["build_application"]

@@ -167,22 +167,29 @@ class RegistryClient:
             await raise_for(response, missing="BLOB_UNKNOWN")
             skip = _skip(response, start, what)
             position = start - skip
+            held: list[bytes] = []  # joined, because each piece costs its way through the pipeline
+            size = 0
+            failure: Exception | None = None
             try:
-                async for data in response.aiter_raw(_CHUNK):
-                    chunk = data
-                    position += len(chunk)
+                async for data in response.aiter_raw():
+                    position += len(data)
                     if position > descriptor.size:
                         raise BadContent(
                             f"the blob {descriptor.digest} is larger than its {descriptor.size} bytes"
                         )
-                    if skip:
-                        dropped = min(skip, len(chunk))
-                        skip -= dropped
-                        chunk = chunk[dropped:]
-                    if chunk:
-                        yield chunk
+                    held.append(data[skip:])
+                    skip = max(skip - len(data), 0)
+                    size += len(held[-1])
+                    if size >= _CHUNK:
+                        yield b"".join(held)
+                        held.clear()
+                        size = 0
             except (httpx.TransportError, httpx.StreamError) as error:
-                raise unreachable("GET", what, error) from error
+                failure = error
+            if size:  # what came before a cut counts: it is not asked for again
+                yield b"".join(held)
+            if failure is not None:
+                raise unreachable("GET", what, failure) from failure
         if position != descriptor.size:
             raise RegistryUnreachable(
                 f'Get "{what}": unexpected EOF at {position} of {descriptor.size} bytes'
