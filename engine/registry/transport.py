@@ -8,6 +8,7 @@ marked insecure. Answers are streams; whoever opens one closes it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import ssl
@@ -31,6 +32,8 @@ class Transport:
 
     def __init__(self, agent: str) -> None:
         self._agent = agent
+        for name in ("httpx", "httpcore"):  # they log whole URLs, and those of redirects hold signatures
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
 
     async def close(self) -> None:

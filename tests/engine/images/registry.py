@@ -35,7 +35,7 @@ class Answer:
     trickle: int = 0  # send the body in pieces of this size
 
 
-Rule = Callable[[Asked], Answer | None | Awaitable[Answer | None]]
+Rule = Callable[[Asked], Answer | Awaitable[Answer | None] | None]
 
 
 def digest_of(data: bytes) -> str:

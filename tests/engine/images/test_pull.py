@@ -249,7 +249,7 @@ async def test_a_registry_that_dies_in_a_layer_leaves_no_image(
     blob = digest_of(image.blobs[1])
     registry.rules.append(lambda asked: Answer(body=image.blobs[1], cut=0) if blob in asked.path else None)
     service.puller._transfers.sleep = lambda seconds: asyncio.sleep(0)
-    with pytest.raises(ApiError, match="peer closed connection|unexpected EOF"):
+    with pytest.raises(ApiError, match=r"peer closed connection|unexpected EOF"):
         await pull(service, f"{registry.host}/a:1")
     assert len(registry.paths(blob)) == 5
     assert image.chain[1] not in fake.layers
@@ -449,6 +449,6 @@ async def test_a_blob_longer_than_its_descriptor_is_cut_off(
     image = sample(BASE)
     image.put(registry, "a", "1")
     registry.blobs[digest_of(image.blobs[0])] = image.blobs[0] + b"more"
-    with pytest.raises(ApiError, match="larger than its|verification failed"):
+    with pytest.raises(ApiError, match=r"larger than its|verification failed"):
         await pull(service, f"{registry.host}/a:1")
     assert not fake.layers
