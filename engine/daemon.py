@@ -33,6 +33,7 @@ async def run(config: VchConfig) -> None:
     images = ImageService(config, port, events)
     engine = Engine(config=config, port=port, images=images, events=events)
     server = HttpServer(build_application(engine))
+    loading = asyncio.create_task(images.open())
     try:
         await server.listen_unix(config.paths.docker_socket, group=config.docker_group)
         await _listen_tcp(server, config.tls)
@@ -40,6 +41,8 @@ async def run(config: VchConfig) -> None:
         await stop.wait()
     finally:
         await server.close()
+        loading.cancel()
+        await asyncio.wait([loading])
         await images.close()
         await port.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from engine import product
@@ -18,12 +20,15 @@ from engine.images.spool import Spool
 from engine.images.transfer import Transfers
 from engine.registry.reference import Reference
 from engine.registry.transport import Transport
-from engine.rpc import PortLayer
+from engine.rpc import PortLayer, PortLayerError
 from portlayer import portlayer_pb2 as pb
 from vch.config import VchConfig
 
 __all__ = ["ImageService"]
 
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 5.0
 _SPOOL_LIMIT = 4 << 30  # layers downloaded ahead of their turn, all pulls together
 _RUNNING = (
     pb.ContainerState.STARTING,
@@ -52,6 +57,17 @@ class ImageService:
             transfers=Transfers(self.layers, spool),
         )
         self.loader = Loader(self.catalog, self.layers, spool)
+
+    async def open(self) -> None:
+        """Load the index as soon as the port layer answers; calls before that load it themselves."""
+        while True:
+            try:
+                await self.catalog.index()
+            except PortLayerError as error:
+                logger.warning("images are not loaded yet: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def close(self) -> None:
         await self.transport.close()
