@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from engine import product
+from engine import product, refusals
+from engine.containers import (
+    attach,
+    changes,
+    create,
+    files,
+    inspect,
+    lifecycle,
+    listing,
+    logs,
+    processes,
+    removal,
+    statistics,
+    waiting,
+)
 from engine.context import Engine
+from engine.events import routes as event_routes
+from engine.execs import routes as exec_routes
 from engine.http import LATEST, Application, Router, version_text
-from engine.system import ping, version
+from engine.system import diskusage, info, ping, version
 
 __all__ = ["build_application"]
 
@@ -21,4 +37,24 @@ def build_application(engine: Engine) -> Application:
     router = Router()
     ping.register(router)
     version.register(router, engine)
+    info.register(router, engine)
+    diskusage.register(router, engine)
+    event_routes.register(router, engine.events)
+    for resource in (
+        listing,
+        create,
+        inspect,
+        lifecycle,
+        removal,
+        waiting,
+        changes,
+        attach,
+        logs,
+        files,
+        statistics,
+        processes,
+        exec_routes,
+    ):
+        resource.register(router, engine)
+    refusals.register(router)
     return Application(router=router, headers=HEADERS)
