@@ -8,6 +8,7 @@ remain are files of this VM, its disks and the boot files.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ def build(boot: Boot, config: VmConfig, files: LaunchFiles) -> list[str]:
     arguments = [
         boot.binary,
         *("-name", process_name(config.id)),
-        *("-uuid", config.id[:32]),
+        *("-uuid", str(uuid.UUID(config.id[:32]))),
         *("-nodefaults", "-no-user-config"),
         *("-display", "none"),
         *("-sandbox", SANDBOX),

@@ -19,6 +19,7 @@ from portlayer.hypervisor.base import (
     HypervisorError,
     Nic,
     NoSuchVm,
+    NotSupported,
     PowerState,
     VmConfig,
     VmEvent,
@@ -138,6 +139,14 @@ class QemuHypervisor:
 
     async def resume(self, vm: str) -> None:
         await self._unbroken(self._machine(vm).resume())
+
+    async def snapshot(self, vm: str, name: str) -> None:
+        self._machine(vm)
+        raise NotSupported(f"VM {vm[:12]}: snapshot {name}: the qemu back end makes no snapshots yet")
+
+    async def clone(self, vm: str, config: VmConfig) -> VmInfo:
+        self._machine(vm)
+        raise NotSupported(f"VM {vm[:12]}: clone {config.id[:12]}: the qemu back end makes no clones yet")
 
     async def delete(self, vm: str) -> None:
         machine = self._machines.get(vm)

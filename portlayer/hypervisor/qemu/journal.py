@@ -21,7 +21,7 @@ TRIM_TO = 256 << 10
 
 
 def shift(path: Path, keep: int) -> None:
-    """Move ``<path>.1`` to ``.2`` and so on, then the file itself to ``.1``. Beyond ``keep`` + 1 they vanish."""
+    """Move ``<path>.1`` to ``.2`` and so on, then the file itself to ``.1``; drop what is beyond ``keep``."""
     numbers = sorted(_numbers(path), reverse=True)
     for number in numbers:
         source = _numbered(path, number)
@@ -46,7 +46,7 @@ async def reopen(monitor: Monitor, path: Path) -> None:
 
 
 def trim(path: Path) -> None:
-    """Keep the end of a file that grew beyond bounds. Its writer appends, so it goes on behind what we leave."""
+    """Keep the end of a file that grew beyond bounds. Its writer appends, so it goes on behind that."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:

@@ -116,9 +116,9 @@ async def _spawn(
 
 def _confine(host: Host, config: VmConfig, process: QemuProcess) -> None:
     try:
-        process.limit()
+        process.volunteer()
     except OSError as error:  # when it is gone already, the greeting says so with its own words
-        _log.warning("VM %s: limits of process %d: %s", config.id[:12], process.pid, error)
+        _log.warning("VM %s: process %d: %s", config.id[:12], process.pid, error)
     if host.cgroups is not None:
         host.cgroups.add(config.id, process.pid, memory_mib=config.memory_mib)
 
@@ -135,8 +135,9 @@ async def _greet(vm: str, run: RunDirectory, process: QemuProcess, handler: Even
     finally:
         ending.cancel()
         if not connecting.done():
-            connecting.cancel()
-            await asyncio.wait((connecting,))
+            await asyncio.wait((connecting,), timeout=1)  # the peer's end ends it
+        if not connecting.cancel():
+            connecting.exception()
 
 
 def _targets(config: VmConfig) -> dict[str, int]:

@@ -36,7 +36,7 @@ from portlayer.hypervisor.qemu.launch import last_words, launch
 from portlayer.hypervisor.qemu.monitor import Monitor, MonitorLost
 from portlayer.hypervisor.qemu.process import QemuProcess
 from portlayer.hypervisor.qemu.runtime import Launched
-from portlayer.hypervisor.qemu.store import Record, decode
+from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode
 
 __all__ = ["Machine", "Run"]
 
@@ -83,7 +83,7 @@ class Machine:
         return self._power
 
     @property
-    def directory(self) -> Any:
+    def directory(self) -> VmDirectory:
         return self._directory
 
     def info(self) -> VmInfo:

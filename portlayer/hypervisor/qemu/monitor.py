@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class MonitorLost(HypervisorError):
     """There is no session, or it ended before the answer came."""
 
 
-class _Handler(EventListener):  # type: ignore[misc]  # qemu.qmp ships types that mypy is told to ignore
+class _Handler(EventListener):
     """Hands events over as they come and keeps none."""
 
     def __init__(self, handler: EventHandler) -> None:
@@ -45,7 +46,8 @@ class _Handler(EventListener):  # type: ignore[misc]  # qemu.qmp ships types tha
         self._handler = handler
 
     async def put(self, event: Message) -> None:
-        self._handler(str(event["event"]), event.get("data", {}))
+        data = event.get("data")
+        self._handler(str(event["event"]), data if isinstance(data, dict) else {})
 
 
 class Monitor:
@@ -59,7 +61,7 @@ class Monitor:
     async def connect(cls, vm: str, path: Path, handler: EventHandler, *, timeout: float) -> Monitor:
         """Raises MonitorLost when there is nobody, or nobody answers in time."""
         client = QMPClient(f"vm-{vm[:12]}")
-        client.logger.setLevel("CRITICAL")  # we report its errors ourselves, with the VM's name
+        client.logger.setLevel(logging.CRITICAL + 1)  # we report its errors ourselves, with the VM's name
         client.events.names = {"NONE"}
         client.register_listener(_Handler(handler))
         try:

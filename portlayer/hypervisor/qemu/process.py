@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import resource
@@ -47,7 +48,7 @@ def spawn(
         else {}
     )
     child = subprocess.Popen(
-        arguments,
+        [*_limits(), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -60,6 +61,12 @@ def spawn(
     # The pidfd's owner reaps it. Left alone, Popen would complain that the child outlives it.
     child.returncode = 0
     return int(child.pid)
+
+
+def _limits() -> list[str]:
+    """A program that sets limits and becomes the next one: setting another user's takes a capability more."""
+    nofile = min(NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    return ["prlimit", f"--nofile={nofile}:{nofile}", "--core=0:0", "--"]  # a core would hold guest secrets
 
 
 def start_time(pid: int) -> int | None:
@@ -82,7 +89,7 @@ def is_named(pid: int, name: str) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     encoded = name.encode()
-    return any(a == b"-name" and b == encoded for a, b in zip(words, words[1:], strict=False))
+    return any(a == b"-name" and b == encoded for a, b in itertools.pairwise(words))
 
 
 def find_by_name(name: str) -> int | None:
@@ -127,14 +134,12 @@ class QemuProcess:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def limit(self) -> None:
-        """Resource limits that it shall not have to set, and cannot lift, itself.
+    def volunteer(self) -> None:
+        """Put it before the daemons when the kernel runs out of memory.
 
         Raises:
-            OSError: the kernel refused one; the process may be gone.
+            OSError: the kernel refused; the process may be gone.
         """
-        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (NOFILE, NOFILE))
-        resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))  # guest memory holds secrets
         Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(OOM_SCORE))
 
     def close(self) -> None:
