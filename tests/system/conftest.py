@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import GUEST, ROOT, Docker, Host, Vch, eventually, footprint, temporary_host
-
-REGISTRY = "127.0.0.1:5000"
+from tests.system.harness import GUEST, ROOT, Docker, Host, Vch, footprint, registry_in, temporary_host
 
 
 @pytest.fixture(scope="session")
@@ -27,18 +25,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
-def registry(host: Host) -> Iterator[str]:
-    """Debian's docker-registry inside the host; its address."""
-    storage = host.directory / "registry"
-    config = host.directory / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {storage}\n"
-        f"http:\n  addr: {REGISTRY}\nlog:\n  level: warn\n"
-    )
-    host.spawn("docker-registry", "serve", config, log=host.directory / "registry.log")
-    ping = [sys.executable, "-c", f"import urllib.request as r; r.urlopen('http://{REGISTRY}/v2/')"]
-    eventually(lambda: host.run(*ping, check=False).returncode == 0, "the registry answers")
-    yield REGISTRY
+def registry(host: Host) -> str:
+    return registry_in(host)
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.system.terminal import Terminal
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUEST = ROOT / "build" / "guest"
+REGISTRY = "127.0.0.1:5000"
 VIC_MACHINE = [sys.executable, "-m", "machine"]
 Result = subprocess.CompletedProcess[str]
 
@@ -96,6 +99,9 @@ class Docker:
     def json(self, *words: str | Path) -> Any:
         return json.loads(self(*words).stdout)
 
+    def terminal(self, *words: str, rows: int = 24, columns: int = 80) -> Terminal:
+        return Terminal(self.host.wrap(["docker", *words]), self.env, rows=rows, columns=columns)
+
     def popen(self, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(self.host.wrap(["docker", *words]), env=self.env, **options)
@@ -126,6 +132,7 @@ class Vch:
         self.info: dict[str, Any] = json.loads(created.stdout)
         self.root = Path(self.info["root"])
         self.socket = Path(self.info["docker_socket"])
+        self.root_run = self.socket.parent
         config = host.directory / f"docker-{name}"
         config.mkdir(exist_ok=True)
         self.docker = Docker(host, self.socket, config)
@@ -164,6 +171,19 @@ class Vch:
     def delete(self) -> None:
         deleted = self.machine("delete", self.name, "--force", check=False)
         assert deleted.returncode == 0, deleted.stderr
+
+
+def registry_in(host: Host) -> str:
+    """Start Debian's docker-registry on the host's loopback; its address."""
+    config = host.directory / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {host.directory / 'registry'}\n"
+        f"http:\n  addr: {REGISTRY}\nlog:\n  level: warn\n"
+    )
+    host.spawn("docker-registry", "serve", config, log=host.directory / "registry.log")
+    ping = [sys.executable, "-c", f"import urllib.request as r; r.urlopen('http://{REGISTRY}/v2/')"]
+    eventually(lambda: host.run(*ping, check=False).returncode == 0, "the registry answers")
+    return REGISTRY
 
 
 def run(*command: str | Path, check: bool = True, timeout: float = 120, **options: Any) -> Result:
