@@ -7,13 +7,14 @@ emulation than reading. Docstrings and asserts go (``optimize 2``).
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 __all__ = ["CONTENTS", "freeze_tether"]
+
+SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 CONTENTS = "tether.d"  # beside /init in the initramfs
 
@@ -57,7 +58,8 @@ def freeze_tether(root: Path, work: Path) -> Path:
     for module in _EXCLUDED:
         command += ["--exclude-module", module]
     # A fixed hash seed and time stamp make the frozen modules the same in every build.
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "0"}
+    # Nothing else of the builder's environment gets in.
+    environment = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "0", "HOME": str(work), "PATH": SEARCH_PATH}
     result = subprocess.run(
         [*command, str(entry)], capture_output=True, text=True, env=environment, check=False
     )

@@ -57,7 +57,7 @@ def write_iso(target: Path, *, kernel: Path, initrd: Path, arguments: str = KERN
         command += ["-boot-load-size", "4", "-boot-info-table", str(root)]
         result = subprocess.run(
             command,
-            env={**os.environ, "SOURCE_DATE_EPOCH": "0"},
+            env={"SOURCE_DATE_EPOCH": "0", "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
             check=False,

@@ -43,7 +43,7 @@ def debian_components(files: Iterable[Path]) -> list[Component]:
             "dpkg-query",
             "--show",
             "--showformat",
-            "${source:Package} ${binary:Package} ${Version}\n",
+            "${binary:Package} ${Version}\n",
             *packages,
         ],
         capture_output=True,

@@ -7,7 +7,6 @@ group is there.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,7 +45,7 @@ def build_kernel(directory: Path, *, jobs: int) -> Kernel:
     work.mkdir(parents=True)
     _run(["tar", "-xf", str(SOURCE), "-C", str(work), "--strip-components=1"], work)
     environment = {
-        **os.environ,
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
         "KBUILD_BUILD_USER": "mooring",
         "KBUILD_BUILD_HOST": "mooring",
