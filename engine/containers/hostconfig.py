@@ -36,7 +36,7 @@ class RestartSpec(WireModel):
 
 class LogSpec(WireModel):
     Type: Text = ""
-    Config: dict[Text, Text] = Field(default_factory=dict)
+    Options: dict[Text, Text] = Field(alias="Config", default_factory=dict)  # pydantic owns the other name
 
 
 class Ulimit(WireModel):

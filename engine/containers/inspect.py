@@ -146,7 +146,7 @@ def _state(container: pb.Container) -> dict[str, Any]:
 
 def _config(spec: pb.ContainerSpec, document: Document, version: tuple[int, int]) -> dict[str, Any]:
     config = document.full_config()
-    result = config.model_dump()
+    result = config.shown()
     result["Hostname"] = spec.hostname
     result["Image"] = document.image
     result["ExposedPorts"] = {key: {} for key in config.ExposedPorts}
@@ -172,7 +172,7 @@ def _host_config(spec: pb.ContainerSpec, document: Document, links: Sequence[str
     if not host.Privileged:
         host.MaskedPaths = list(MASKED_PATHS) if host.MaskedPaths is None else host.MaskedPaths
         host.ReadonlyPaths = list(READONLY_PATHS) if host.ReadonlyPaths is None else host.ReadonlyPaths
-    result = host.model_dump()
+    result = host.shown()
     result["Links"] = list(links) or None
     for name in ("Init", "Mounts", "Sysctls", "Tmpfs", "StorageOpt", "Annotations"):
         if not result[name]:

@@ -52,9 +52,13 @@ class WireModel(BaseModel):
                 known[str(key)] = item  # "forbid" refuses it by name
         return known
 
+    def shown(self) -> dict[str, Any]:
+        """As JSON, whole."""
+        return self.model_dump(by_alias=True)
+
     def kept(self) -> dict[str, Any]:
         """As JSON, without what is at its default."""
-        return self.model_dump(exclude_defaults=True)
+        return self.model_dump(exclude_defaults=True, by_alias=True)
 
 
 _names: dict[type[BaseModel], dict[str, str]] = {}
@@ -62,5 +66,7 @@ _names: dict[type[BaseModel], dict[str, str]] = {}
 
 def _wire_names(kind: type[BaseModel]) -> dict[str, str]:
     if kind not in _names:
-        _names[kind] = {name.lower(): name for name in kind.model_fields}
+        _names[kind] = {
+            (info.alias or name).lower(): info.alias or name for name, info in kind.model_fields.items()
+        }
     return _names[kind]

@@ -254,14 +254,14 @@ _SHOWN_BY_DETAILS = ("labels", "labels-regex", "env", "env-regex", "tag")  # `do
 def log_config(log: LogSpec) -> pb.LogConfig:
     driver = log.Type or "json-file"
     if driver == "none":
-        if log.Config:
-            raise BadRequest(f"unknown log opt '{next(iter(log.Config))}' for none log driver")
+        if log.Options:
+            raise BadRequest(f"unknown log opt '{next(iter(log.Options))}' for none log driver")
         return pb.LogConfig(driver="none")
     if driver not in ("json-file", "local"):
         raise Unsupported(f"--log-driver {driver} is not supported: use json-file, local or none")
     local = driver == "local"
     max_size, max_files = (20 << 20, 5) if local else (0, 1)
-    for name, value in log.Config.items():
+    for name, value in log.Options.items():
         if name == "max-size":
             max_size = 0 if value == "-1" else size_in_bytes(value, f"invalid value for max-size: {value!r}")
         elif name == "max-file":
@@ -281,7 +281,7 @@ def log_config(log: LogSpec) -> pb.LogConfig:
     if not local and max_files > 1 and not max_size:
         raise BadRequest("max-file cannot be specified without max-size")
     return pb.LogConfig(
-        driver="journal", max_size=max_size, max_files=max_files, options={"driver": driver, **log.Config}
+        driver="journal", max_size=max_size, max_files=max_files, options={"driver": driver, **log.Options}
     )
 
 
