@@ -59,8 +59,8 @@ def test_exec_with_all_its_flags(docker: Docker) -> None:
     docker("exec", "--detach", "ex", "touch", "/detached")
     eventually(lambda: docker("exec", "ex", "test", "-e", "/detached", check=False).returncode == 0, "it ran")
     missing = docker("exec", "ex", "no-such", check=False)
-    assert missing.returncode == 127
-    assert "executable file not found" in missing.stderr
+    assert missing.returncode in (126, 127)  # dockerd changed its mind between versions
+    assert "executable file not found" in missing.stdout + missing.stderr
     docker("rm", "--force", "ex")
 
 
@@ -93,10 +93,11 @@ def test_ten_megabytes_arrive_whole_and_in_order(docker: Docker) -> None:
 
 def test_wait_events_and_auto_remove(docker: Docker) -> None:
     process = docker.popen("events", "--filter", "label=watched=yes", "--format", "{{json .}}")
-    docker("create", "--name", "ev", "--label", "watched=yes", "--rm", "busybox", "sh", "-c", "exit 6")
-    waiter = docker.popen("wait", "ev")
+    docker(
+        "create", "--name", "ev", "--label", "watched=yes", "--rm", "busybox", "sh", "-c", "sleep 1; exit 6"
+    )
     docker("start", "ev")
-    assert waiter.communicate(timeout=60)[0].strip() == b"6"
+    assert docker.out("wait", "ev") == "6"
     seen: list[str] = []
     assert process.stdout is not None
     while not seen or seen[-1] != "destroy":
