@@ -96,7 +96,7 @@ class Changer:
         if version != current:
             raise PortLayerError(
                 Reason.VERSION_CONFLICT,
-                f"container {container.name} has changed meanwhile (version {current}, not {version}): try again",
+                f"container {container.name} has changed meanwhile: it has version {current}, not {version}",
             )
 
     def _claim_name(self, container: Container, spec: ContainerSpec, undo: AsyncExitStack) -> None:
@@ -133,7 +133,8 @@ class Changer:
         network, hypervisor = house.rooms.network, house.rooms.hypervisor
         if not house.rooms.capabilities.hot_add_nic:
             raise PortLayerError(
-                Reason.NOT_SUPPORTED, f"container {container.name} is running and its VM cannot change its networks"
+                Reason.NOT_SUPPORTED,
+                f"container {container.name} is running and its VM cannot change its networks",
             )
         for endpoint in record.spec.endpoints:
             if endpoint.network in new:
@@ -176,11 +177,12 @@ class Changer:
         )
         if reply.error:
             raise PortLayerError(
-                Reason.UNSPECIFIED, f"container {container.name} refused its new network: {reply.error[:1000]}"
+                Reason.UNSPECIFIED,
+                f"container {container.name} refused its new network: {reply.error[:1000]}",
             )
 
     async def _let_go(self, container: Container, gone: set[str], *, live: bool) -> None:
-        """After the commit: what the container no longer uses. A failure leaves a stray, not a wrong state."""
+        """After the commit: what the container no longer uses. A failure leaves a stray, no wrong state."""
         network = self._house.rooms.network
         for name in gone:
             if live:
@@ -221,8 +223,8 @@ class Changer:
         if resources.memory and resources.memory > limit:
             raise PortLayerError(
                 Reason.NOT_SUPPORTED,
-                f"container {container.name} is running in a VM of {config.memory_mib} MiB: a memory limit above "
-                f"{limit} bytes needs the container to be stopped first",
+                f"container {container.name} is running in a VM of {config.memory_mib} MiB: "
+                f"a memory limit above {limit} bytes needs the container to be stopped first",
             )
         if wanted.vcpus > config.vcpus:
             raise PortLayerError(
@@ -233,13 +235,9 @@ class Changer:
 
     async def _apply(self, container: Container, resources: Resources) -> None:
         request = UpdateRequest(resources=resources)
-        await ask(
-            container, "Update", request, Empty, call="update", timeout=self._house.timeouts.call
-        )
+        await ask(container, "Update", request, Empty, call="update", timeout=self._house.timeouts.call)
 
-    async def _undo(
-        self, container: Container, step: Callable[..., Awaitable[Any]], *arguments: Any
-    ) -> None:
+    async def _undo(self, container: Container, step: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         try:
             await step(*arguments)
         except Exception:

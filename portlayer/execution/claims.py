@@ -24,7 +24,14 @@ from portlayer.portlayer_pb2 import (
     VolumeChange,
 )
 
-__all__ = ["announce_claims", "announce_endpoint", "claim", "has_static_address", "release_claims", "unassign"]
+__all__ = [
+    "announce_claims",
+    "announce_endpoint",
+    "claim",
+    "has_static_address",
+    "release_claims",
+    "unassign",
+]
 
 
 def has_static_address(endpoint: Endpoint) -> bool:
@@ -33,11 +40,16 @@ def has_static_address(endpoint: Endpoint) -> bool:
 
 def unassign(endpoint: Endpoint) -> Endpoint:
     """The endpoint as the user wanted it."""
-    wanted = Endpoint()
-    wanted.CopyFrom(endpoint)
-    for name in ("assigned_ipv4", "assigned_ipv6", "assigned_mac", "gateway_ipv4", "gateway_ipv6", "endpoint_id"):
-        wanted.ClearField(name)  # type: ignore[arg-type]
-    return wanted
+    return Endpoint(
+        network=endpoint.network,
+        ipv4=endpoint.ipv4,
+        ipv6=endpoint.ipv6,
+        mac=endpoint.mac,
+        aliases=endpoint.aliases,
+        links=endpoint.links,
+        driver_options=endpoint.driver_options,
+        gateway_priority=endpoint.gateway_priority,
+    )
 
 
 def claim(house: House, container: Container, undo: ExitStack) -> ContainerSpec:

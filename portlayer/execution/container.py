@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from portlayer.execution.record import Record
@@ -97,7 +96,7 @@ class Container:
         self.problem = ""  # why it is DEAD
         self._exit_waiters: set[asyncio.Future[WaitReply]] = set()
         self._removal_waiters: set[asyncio.Future[WaitReply]] = set()
-        self.on_move: Callable[[Status], None] | None = None
+        self._movement: asyncio.Future[None] | None = None
 
     # -- what it is
     @property
@@ -121,8 +120,15 @@ class Container:
             return
         check_move(self._status, status)
         self._status = status
-        if self.on_move is not None:
-            self.on_move(status)
+        if self._movement is not None:
+            self._movement.set_result(None)
+            self._movement = None
+
+    async def moved(self) -> None:
+        """Wait for the next change of the status. Look at it first: nothing waits in between."""
+        if self._movement is None:
+            self._movement = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._movement)
 
     def handle(self) -> Handle:
         return Handle(id=self.id, change_version=self.record.state.revision, spec=self.record.spec)
@@ -183,6 +189,9 @@ class Container:
         self._resolve(self._exit_waiters)
 
     def notify_removed(self) -> None:
+        if self._movement is not None:
+            self._movement.set_result(None)
+            self._movement = None
         self._resolve(self._exit_waiters)
         self._resolve(self._removal_waiters)
 

@@ -90,9 +90,7 @@ class Creator:
         house.announce(container, ContainerEvent.CREATED)
         return container
 
-    async def _undo(
-        self, container: Container, step: Callable[..., Awaitable[Any]], *arguments: Any
-    ) -> None:
+    async def _undo(self, container: Container, step: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         """One step back; if it fails, the others must still happen, and the next start-up sweeps."""
         try:
             await step(*arguments)

@@ -36,7 +36,9 @@ def running_channel(container: Container, call: str) -> Channel:
     require(container.name, call, container.status, _TALKING)
     run = container.run
     if run is None or run.channel is None:
-        raise PortLayerError(Reason.NOT_RUNNING, f"cannot {call} container {container.name}: it has just ended")
+        raise PortLayerError(
+            Reason.NOT_RUNNING, f"cannot {call} container {container.name}: it has just ended"
+        )
     return run.channel
 
 

@@ -51,7 +51,7 @@ class Timeouts:
     """Seconds; bounded patience with guests."""
 
     boot: float = 120.0  # power on → the process runs; an emulated CPU is slow
-    power_off: float = 10.0  # EXITED or a kill → the VM is off
+    power_off: float = 30.0  # EXITED or a kill → disks synced, VM off
     call: float = 30.0  # one question to a guest
     signal: float = 10.0
 

@@ -98,7 +98,7 @@ class Execution:
         )
 
     def list(self) -> list[ContainerMessage]:
-        return [self.describe(container) for container in self.house.registry.list()]
+        return [self.describe(container) for container in self.house.registry.all()]
 
     # -- life
     async def start(self, identifier: str) -> ContainerState:
@@ -108,9 +108,7 @@ class Execution:
 
     async def stop(self, request: StopRequest) -> ContainerState:
         container = self.get(request.id)
-        await self.house.complete(
-            self._power.stop(container, signal=request.signal, timeout=request.timeout)
-        )
+        await self.house.complete(self._power.stop(container, signal=request.signal, timeout=request.timeout))
         return container.state()
 
     async def restart(self, request: StopRequest) -> ContainerState:
@@ -153,7 +151,9 @@ class Execution:
 
     async def top(self, identifier: str) -> TopReply:
         timeout = self.house.timeouts.call
-        return await ask(self.get(identifier), "Top", Empty(), TopReply, call="list processes of", timeout=timeout)
+        return await ask(
+            self.get(identifier), "Top", Empty(), TopReply, call="list processes of", timeout=timeout
+        )
 
     async def diagnostics(self, identifier: str) -> DiagnosticsReply:
         timeout = self.house.timeouts.call

@@ -160,7 +160,7 @@ class Power:
                 require(container.name, f"send signal {signal} to", container.status, (Status.RUNNING,))
             run = self._current(container)
             stop_signal = container.spec.stop_signal
-            if signal == _SIGKILL or not stop_signal or signal == stop_signal:
+            if signal in (_SIGKILL, stop_signal) or not stop_signal:
                 run.restart_cancelled = True
             await self._mark_manual(container)
             if signal == _SIGKILL:
@@ -214,7 +214,7 @@ class Power:
             if container.status is not Status.PAUSED:
                 raise PortLayerError(
                     Reason.NOT_RUNNING,
-                    f"cannot unpause container {container.name}: it is {container.status.word}; it must be paused",
+                    f"cannot unpause container {container.name}: it is {container.status.word}, not paused",
                 )
             run = self._current(container)
             await self._wake(container, run)

@@ -58,7 +58,7 @@ class Recovery:
         for vm in vms:
             container = self._adopt(vm)
             house.registry.adopt(container)
-        containers = house.registry.list()
+        containers = house.registry.all()
         await house.rooms.disks.open([container.id for container in containers])
         attachments = [
             container.attachment(running=container.live)
@@ -75,7 +75,7 @@ class Recovery:
 
     def start_policies(self) -> None:
         """Automatic starts of what was stopped, once the service is up."""
-        for container in self._house.registry.list():
+        for container in self._house.registry.all():
             state = container.record.state
             if container.status is not Status.EXITED:
                 continue

@@ -33,15 +33,13 @@ class Registry:
         try:
             return self._containers[identifier]
         except KeyError:
-            raise PortLayerError(
-                Reason.NO_SUCH_CONTAINER, f"No such container: {identifier[:64]}"
-            ) from None
+            raise PortLayerError(Reason.NO_SUCH_CONTAINER, f"No such container: {identifier[:64]}") from None
 
     def find(self, identifier: str) -> Container | None:
         return self._containers.get(identifier)
 
-    def list(self) -> list[Container]:
-        return list(self._containers.values())
+    def all(self) -> tuple[Container, ...]:
+        return tuple(self._containers.values())
 
     def _everyone(self) -> Iterator[Container]:
         yield from self._containers.values()

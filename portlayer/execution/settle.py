@@ -109,7 +109,9 @@ class Settler:
         elif run.cut:
             words = run.cut
         else:
-            words = f"the virtual machine ended without reporting an exit ({run.off_detail or 'no reason given'})"
+            words = (
+                f"the virtual machine ended without reporting an exit ({run.off_detail or 'no reason given'})"
+            )
         if run.console and not run.killed:
             words = f"{words}; its console ends with:\n{run.console}"
         code = KILLED_CODE if run.begun else NOT_LAUNCHED_CODE
@@ -119,12 +121,15 @@ class Settler:
     async def _exited(self, container: Container, run: Run, outcome: _Outcome) -> float | None:
         record = container.record
         restarts = record.state.restart_count
-        again = at_exit(
-            record.spec.restart,
-            exit_code=outcome.exit_code,
-            restart_count=restarts,
-            cancelled=run.restart_cancelled,
-        ) and container.status is not Status.STOPPING
+        again = (
+            at_exit(
+                record.spec.restart,
+                exit_code=outcome.exit_code,
+                restart_count=restarts,
+                cancelled=run.restart_cancelled,
+            )
+            and container.status is not Status.STOPPING
+        )
         ran = (outcome.finished_at - record.state.started_at) / 1e9
         record = record.with_state(
             exit_code=outcome.exit_code,

@@ -58,7 +58,9 @@ class Starter:
                 await self._prepare(container, undo, automatic=automatic)
                 container.run = run
                 container.health = Health()
-                undo.push_async_callback(self._undo, container, house.rooms.hypervisor.power_off, container.id)
+                undo.push_async_callback(
+                    self._undo, container, house.rooms.hypervisor.power_off, container.id
+                )
                 container.vm = await house.rooms.hypervisor.start(container.id)
                 undo.pop_all()
         except BaseException as error:
@@ -71,9 +73,7 @@ class Starter:
             if isinstance(error, PortLayerError | HypervisorError):
                 await self._note_failure(container, before, str(error))
             if isinstance(error, LaunchError):
-                raise PortLayerError(
-                    Reason.LAUNCH_FAILED, str(error), exit_code=NOT_LAUNCHED_CODE
-                ) from error
+                raise PortLayerError(Reason.LAUNCH_FAILED, str(error), exit_code=NOT_LAUNCHED_CODE) from error
             raise
         announce_claims(house, container, started=True)
         self._supervisor.watch_over(container, run)
@@ -148,5 +148,3 @@ class Starter:
         """Docker shows why the last start failed."""
         record = before.with_state(error=words, exit_code=NOT_LAUNCHED_CODE)
         await self._undo(container, self._house.save, container, record)
-
-

@@ -50,7 +50,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Let go of every run; VMs keep running."""
-        tasks = [c.run.supervisor for c in self._house.registry.list() if c.run and c.run.supervisor]
+        tasks = [c.run.supervisor for c in self._house.registry.all() if c.run and c.run.supervisor]
         if self._dispatcher is not None:
             tasks.append(self._dispatcher)
         for task in tasks:
@@ -260,5 +260,3 @@ class Supervisor:
     def _health(self, container: Container, event: HealthEvent, *, news: bool) -> None:
         if container.health.take(event) and news:
             self._house.announce(container, ContainerEvent.HEALTH)
-
-

@@ -56,9 +56,7 @@ def check_spec(spec: ContainerSpec, capabilities: Capabilities) -> None:
     _check_endpoints(spec, capabilities)
     _check_numbers(spec)
     if spec.log.driver not in _DRIVERS:
-        _refuse(
-            f"log driver {spec.log.driver!r} is not supported: use journal or none", Reason.NOT_SUPPORTED
-        )
+        _refuse(f"log driver {spec.log.driver!r} is not supported: use journal or none", Reason.NOT_SUPPORTED)
 
 
 def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:
@@ -123,23 +121,8 @@ def check_change(name: str, old: ContainerSpec, new: ContainerSpec, *, running: 
 
 
 def _changed_fields(old: ContainerSpec, new: ContainerSpec) -> Iterable[str]:
-    for field in ContainerSpec.DESCRIPTOR.fields:
-        before, after = ContainerSpec(), ContainerSpec()
-        _copy_field(old, before, field.name)
-        _copy_field(new, after, field.name)
-        if before != after:
-            yield field.name
-
-
-def _copy_field(source: ContainerSpec, target: ContainerSpec, name: str) -> None:
-    """Compare field by field, whatever its kind: as messages that hold this field only."""
-    field = ContainerSpec.DESCRIPTOR.fields_by_name[name]
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        getattr(target, name).update(getattr(source, name))
-    elif field.label == field.LABEL_REPEATED:
-        getattr(target, name).extend(getattr(source, name))
-    elif field.message_type is not None:
-        if source.HasField(name):
-            getattr(target, name).CopyFrom(getattr(source, name))
-    else:
-        setattr(target, name, getattr(source, name))
+    before = {field.name: value for field, value in old.ListFields()}
+    after = {field.name: value for field, value in new.ListFields()}
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield name

@@ -90,6 +90,6 @@ def main_state(entry: Entry) -> MainState | None:
         state = MainState.FromString(entry.data)
     except DecodeError:
         return None
-    state.state = _STATES[entry.kind]
+    state.state = _STATES[Kind(entry.kind)]
     state.error = state.error[:_LONGEST_WORDS]
     return state
