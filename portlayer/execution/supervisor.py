@@ -34,6 +34,7 @@ __all__ = ["Supervisor"]
 log = logging.getLogger(__name__)
 _LONGEST_ID = 256
 _CONSOLE_TAIL = 2048
+Part = Callable[[Container, Run], Coroutine[Any, Any, None]]
 
 
 class Supervisor:
@@ -95,11 +96,14 @@ class Supervisor:
         run.channel = channel
         await channel.start()
         helpers = [
-            self._helper(container, self._follow_events(container, run)),
-            self._helper(container, self._greet(container, run)),
-            self._helper(container, self._read_opening(container, run)),
-            self._helper(container, self._limit_time(container, run)),
-            self._helper(container, self._rotate(container)),
+            self._helper(container, run, part)
+            for part in (
+                self._follow_events,
+                self._greet,
+                self._read_opening,
+                self._limit_time,
+                self._rotate,
+            )
         ]
         try:
             await self._wait_off(container, run)
@@ -113,12 +117,12 @@ class Supervisor:
         if delay is not None:
             self.restart(container, delay)
 
-    def _helper(self, container: Container, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _helper(self, container: Container, run: Run, part: Part) -> asyncio.Task[None]:
         """A part of the watch that may fail without ending it."""
 
         async def guarded() -> None:
             try:
-                await work
+                await part(container, run)
             except Exception:
                 log.exception("container %s: a part of its watch failed", container.id[:12])
 
@@ -203,7 +207,7 @@ class Supervisor:
         text = tail[-_CONSOLE_TAIL:].decode(errors="replace")
         return "".join(c for c in text if c.isprintable() or c in "\n\t").strip()
 
-    async def _rotate(self, container: Container) -> None:
+    async def _rotate(self, container: Container, run: Run) -> None:
         limit = rotation_limit(container.spec.log)
         if limit is None:
             return
