@@ -29,7 +29,7 @@ from portlayer.errors import PortLayerError
 from portlayer.execution.container import Container, Run
 from portlayer.execution.house import House
 from portlayer.execution.power import Power
-from portlayer.execution.record import BadRecord, Intent, JournalMark, Record
+from portlayer.execution.record import BadRecord, Intent, Record
 from portlayer.execution.remove import Remover
 from portlayer.execution.restart import at_recovery
 from portlayer.execution.settle import Settler
@@ -134,8 +134,8 @@ class Recovery:
     async def _opening(self, container: Container) -> MainState | None:
         state = container.record.state
         mark = state.mark
-        if mark == JournalMark() and state.started_at >= state.requested_at > 0:
-            # rotated since this run's start: its STARTED may lie in a file that is gone
+        paused = container.vm is not None and container.vm.power is PowerState.SUSPENDED
+        if state.rotated or paused:  # it has been RUNNING, whatever the journal still holds
             return MainState(state=MainState.RUNNING, started_at=state.started_at)
         journal = self._house.rooms.hypervisor.journal(container.id)
         return await asyncio.to_thread(opening, journal, mark.inode, mark.size)

@@ -104,6 +104,7 @@ class Starter:
         inode, size = await asyncio.to_thread(journal_end, hypervisor.journal(container.id))
         record = record.with_state(
             mark=JournalMark(inode=inode, size=size),
+            rotated=False,
             requested_at=house.clock.now(),
             manual_stop=before.state.manual_stop and automatic,
             restart_count=before.state.restart_count if automatic else 0,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from portlayer.channel import ChannelClosed, ChannelError
@@ -46,8 +46,9 @@ class Supervisor:
 
     async def open(self) -> None:
         """Listen to power events from now on."""
-        self._dispatcher = asyncio.create_task(self._dispatch(), name="power events")
-        await asyncio.sleep(0)  # let it subscribe before anybody lists the VMs
+        events = self._house.rooms.hypervisor.watch()
+        self._dispatcher = asyncio.create_task(self._dispatch(events), name="power events")
+        await asyncio.sleep(0)  # it listens before anybody lists the VMs
 
     async def close(self) -> None:
         """Let go of every run; VMs keep running."""
@@ -65,8 +66,8 @@ class Supervisor:
         )
 
     # -- power events
-    async def _dispatch(self) -> None:
-        async for event in self._house.rooms.hypervisor.watch():
+    async def _dispatch(self, events: AsyncIterator[VmEvent]) -> None:
+        async for event in events:
             container = self._house.registry.find(event.id)
             if container is not None:
                 self._power(container, event)
@@ -223,8 +224,8 @@ class Supervisor:
     async def _unmark(self, container: Container) -> None:
         """Before the first rotation: the new live file belongs to this run from its first byte."""
         record = container.record
-        if record.state.mark != JournalMark():
-            await self._house.save(container, record.with_state(mark=JournalMark()))
+        if not record.state.rotated:
+            await self._house.save(container, record.with_state(rotated=True, mark=JournalMark()))
 
     # -- what the guest says
     def _event(self, container: Container, run: Run, event: Event) -> None:

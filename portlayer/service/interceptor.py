@@ -17,7 +17,7 @@ __all__ = ["OperationInterceptor"]
 log = logging.getLogger(__name__)
 
 
-class OperationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class OperationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
         if handler is None:

@@ -8,7 +8,7 @@ import grpc
 
 from portlayer.errors import PortLayerError
 from portlayer.execution.events import SlowSubscriber
-from portlayer.hypervisor.base import HypervisorError
+from portlayer.hypervisor.base import HypervisorError, NoSuchVm, NotSupported
 from portlayer.portlayer_pb2 import Reason
 
 __all__ = ["EXIT_CODE_KEY", "REASON_KEY", "Failure", "failure"]
@@ -52,6 +52,10 @@ def failure(error: Exception, operation: str) -> Failure:
         return Failure(code=code, details=_cut(str(error)), metadata=tuple(metadata))
     if isinstance(error, SlowSubscriber):
         return Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, details=str(error))
+    if isinstance(error, NoSuchVm):  # removed between two steps of a call
+        return failure(PortLayerError(Reason.NO_SUCH_CONTAINER, str(error)), operation)
+    if isinstance(error, NotSupported):
+        return failure(PortLayerError(Reason.NOT_SUPPORTED, str(error)), operation)
     if isinstance(error, HypervisorError):
         details = f"hypervisor: {error} (operation {operation})"
         return Failure(code=grpc.StatusCode.INTERNAL, details=_cut(details), expected=False)
