@@ -10,7 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = {"tether", "portlayer", "engine", "machine", "imagebuild", "vch", "archive"}
 ALLOWED: dict[str, tuple[str, ...]] = {
     "tether": ("archive",),
-    "portlayer": ("tether.wire", "tether.journal", "tether.tether_pb2", "archive", "vch"),
+    "portlayer": (
+        "tether.wire",
+        "tether.session",
+        "tether.journal",
+        "tether.tether_pb2",
+        "archive",
+        "vch",
+    ),
     "engine": (
         "portlayer.portlayer_pb2",
         "portlayer.portlayer_pb2_grpc",

@@ -912,8 +912,10 @@ Global___ExecListReply: _TypeAlias = ExecListReply  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):
-    """Attach is a stream: the request, then data frames both ways. Each data frame
-    to the host holds an AttachOutput; to the guest an AttachInput.
+    """Attach is a stream: the request, the answer Empty once it is in place, then
+    data frames both ways. Each data frame to the host holds an AttachOutput; to
+    the guest an AttachInput. With `stdin`, a STDIN_ACK comes at once: input goes
+    on from its offset (offsets count a process's whole stdin, whoever sends it).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -978,7 +980,7 @@ class AttachOutput(_message.Message):
     EXIT_FIELD_NUMBER: _builtins.int
     stream: Global___AttachOutput.Stream.ValueType
     offset: _builtins.int
-    """of data[0]; for STDIN_ACK: stdin bytes written so far"""
+    """of data[0]; for STDIN_ACK: stdin bytes taken over so far"""
     data: _builtins.bytes
     lost: _builtins.int
     """bytes before `offset` that left the resume buffer"""

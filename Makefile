@@ -1,0 +1,71 @@
+# Mooring: every container its own virtual machine, behind the ordinary Docker API.
+# `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON := .venv/bin/python
+VCH ?= mooring
+GUEST := build/guest
+
+.PHONY: help run env test unit system soak check generate lock kernel guest bench clean setup stop
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: guest ## Install what is needed, create a local VCH, run a container as proof
+	@tools/run.sh "$(VCH)" "$(GUEST)"
+
+env: ## Print the export lines a docker client needs: eval "$(make -s env)"
+	@tools/env.sh "$(VCH)"
+
+stop: ## Stop the daemons of the local VCH; containers run on
+	@.venv/bin/vic-machine stop "$(VCH)"
+
+setup: ## Install Debian packages and the virtual environment
+	@tools/setup.sh
+
+guest: setup ## Build kernel, initramfs and bootstrap.iso of the container VMs
+	@tools/guest.sh "$(GUEST)"
+
+kernel: setup ## Compile our own small kernel (15 CPU minutes, once); later guests use it
+	@tools/setup.sh --kernel
+	@$(PYTHON) -m imagebuild "$(GUEST)" --compile-kernel
+
+test: guest ## Run all tests: unit, then system tests with real VMs
+	@tools/setup.sh --test
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" tests
+	@$(PYTHON) -m pytest -q -m "system and not slow" tests
+
+unit: setup ## Run the unit tests only
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" tests
+
+system: guest ## Run the system tests only
+	@tools/setup.sh --test
+	@$(PYTHON) -m pytest -q -m "system and not slow" tests
+
+soak: guest ## Run the long soak tests
+	@tools/setup.sh --test
+	@$(PYTHON) -m pytest -q -m slow tests
+
+check: setup ## Lint, types, import graph, generated code
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@$(PYTHON) -m pytest -q tests/test_imports.py
+	@$(PYTHON) tools/generate.py --check
+
+generate: setup ## Generate the protobuf and gRPC modules
+	@$(PYTHON) tools/generate.py
+
+lock: setup ## Pin all Python packages anew
+	@tools/lock.sh
+
+bench: guest ## Measure, side by side with dockerd + runc
+	@tools/setup.sh --bench
+	@$(PYTHON) -m bench
+
+clean: ## Remove the local VCH, the virtual environment and everything built
+	@tools/clean.sh "$(VCH)"

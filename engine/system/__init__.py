@@ -1,0 +1,1 @@
+"""``/_ping``, ``/version``, ``/info``, ``/system/df``."""

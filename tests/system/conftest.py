@@ -1,0 +1,69 @@
+"""Fixtures of the system tests: one host, one registry and one VCH for the whole run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import GUEST, ROOT, Docker, Host, Vch, footprint, registry_in, temporary_host
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    assert (GUEST / "kernel").exists(), "the guest is not built: run `make guest`"
+    directory = tmp_path_factory.mktemp("host")
+    directory.chmod(0o711)  # QEMU's user passes through
+    for parent in list(directory.parents)[:2]:
+        parent.chmod(0o711)
+    with temporary_host(f"mt{os.getpid()}", directory) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def registry(host: Host) -> str:
+    return registry_in(host)
+
+
+@pytest.fixture(scope="session")
+def vch(host: Host, registry: str) -> Iterator[Vch]:
+    made = Vch(host, "main", "--insecure-registry", registry, "--registry-mirror", f"http://{registry}")
+    busybox = subprocess.run(
+        [sys.executable, ROOT / "tools/busybox_image.py"], capture_output=True, check=True
+    ).stdout
+    archive = host.directory / "busybox.tar"
+    archive.write_bytes(busybox)
+    made.docker("load", "--input", archive)
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def docker(vch: Vch, host: Host) -> Iterator[Docker]:
+    """The docker CLI; afterwards nothing of the test may be left."""
+    before = footprint(host, vch)
+    yield vch.docker
+    after = footprint(host, vch)
+    assert after == before, "the test left something behind"
+
+
+@pytest.fixture(autouse=True)
+def logs_on_failure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Show the daemons' last words when a test fails."""
+    yield
+    report = getattr(request.node, "report_call", None)
+    if report is not None and report.failed and "vch" in request.fixturenames:
+        root = request.getfixturevalue("vch").root
+        for path in sorted((root / "log").glob("*.log")):
+            print(f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-40:]))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    setattr(item, f"report_{report.when}", report)

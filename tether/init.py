@@ -1,0 +1,7 @@
+"""placeholder, replaced by the guest branch"""
+
+import sys
+
+
+def main() -> None:
+    sys.stdout.write("tether ready\n")
