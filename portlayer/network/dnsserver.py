@@ -15,7 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from portlayer.network.dns import Forward, Resolver
 
@@ -156,8 +156,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         assert self._transport is not None
@@ -216,8 +215,7 @@ class _Question(asyncio.DatagramProtocol):
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.sendto(self._packet)
+        cast(asyncio.DatagramTransport, transport).sendto(self._packet)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if len(data) >= 12 and data[:2] == self._packet[:2] and data[2] & 0x80 and not self.answer.done():

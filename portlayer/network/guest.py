@@ -40,11 +40,7 @@ class Placed:
 
 def preferred(placed: Sequence[Placed], version: int) -> Placed | None:
     """The endpoint with the default route of a family."""
-    usable = [
-        p
-        for p in placed
-        if not p.network.internal and (p.ipv4 if version == 4 else p.ipv6) and _gateway(p, version)
-    ]
+    usable = [p for p in placed if not p.network.internal and _gateway(p, version)]
     return min(usable, key=lambda p: (-p.endpoint.gateway_priority, p.network.name), default=None)
 
 

@@ -86,12 +86,11 @@ class Links:
     def ours(self) -> dict[str, str]:
         """Name -> alias of every interface of this VCH."""
         with _explained("list interfaces"), IPRoute() as route:
-            found = {
-                str(link.get_attr("IFLA_IFNAME")): link.get_attr("IFLA_IFALIAS") for link in route.get_links()
+            aliases = {
+                str(link.get_attr("IFLA_IFNAME")): str(link.get_attr("IFLA_IFALIAS") or "")
+                for link in route.get_links()
             }
-        return {
-            name: str(alias) for name, alias in found.items() if str(alias or "").startswith(self._prefix)
-        }
+        return {name: alias for name, alias in aliases.items() if alias.startswith(self._prefix)}
 
     def alias(self, name: str) -> str | None:
         """The alias of an interface, "" when it has none, None when there is no such interface."""
@@ -215,11 +214,9 @@ class Links:
             path = _PROC / "ipv6/conf/all/forwarding"
             if ipv6 and path.read_text().strip() == "0":
                 for interface in sorted((_PROC / "ipv6/conf").iterdir()):
-                    if (
-                        interface.name not in ("all", "default", "lo")
-                        and (interface / "accept_ra").read_text().strip() == "1"
-                    ):
-                        (interface / "accept_ra").write_text("2")
+                    accept = interface / "accept_ra"
+                    if interface.name not in ("all", "default", "lo") and accept.read_text().strip() == "1":
+                        accept.write_text("2")
                         changed.append(f"net.ipv6.conf.{interface.name}.accept_ra=2")
                 path.write_text("1")
                 changed.append("net.ipv6.conf.all.forwarding=1")

@@ -17,6 +17,7 @@ old state or the new one.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import ipaddress
 import logging
 import time
@@ -154,7 +155,7 @@ class NetworkManager:
         self._ports.close()
 
     # -- networks
-    def list(self) -> list[Network]:
+    def list(self) -> builtins.list[Network]:
         return [self._message(entry) for entry in self._registry.entries.values()]
 
     def get(self, ref: str) -> Network:
@@ -183,13 +184,9 @@ class NetworkManager:
     async def _create(self, wanted: Network) -> Entry:
         async with self._lock, pool_lock():
             entry = self._registry.prepare(wanted, await asyncio.to_thread(self._links.routes))
-            if (
-                entry.has_bridge
-                and await asyncio.to_thread(self._links.alias, entry.network.bridge) is not None
-            ):
-                raise PortLayerError(
-                    Reason.NAME_IN_USE, f"interface {entry.network.bridge} already exists on this host"
-                )
+            bridge = entry.network.bridge
+            if entry.has_bridge and await asyncio.to_thread(self._links.alias, bridge) is not None:
+                raise PortLayerError(Reason.NAME_IN_USE, f"interface {bridge} already exists on this host")
             entry.network.created_at = entry.network.created_at or time.time_ns()
             self._store.save(entry.network)
             self._registry.add(entry)
@@ -268,15 +265,14 @@ class NetworkManager:
 
     def release(self, container: str, network: str | None = None) -> None:
         """Give addresses back. Those of an endpoint that is still plugged go when it is unplugged."""
-        for network_id in (
-            [network] if network is not None else list(self._registry.leases.get(container, {}))
-        ):
+        held = self._registry.leases.get(container, {})
+        for network_id in tuple(held) if network is None else (network,):
             if self._switch.is_plugged(container, network_id):
                 self._doomed.add((container, network_id))
             else:
                 self._registry.release(container, network_id)
 
-    def reserve_ports(self, container: str, ports: Sequence[PortBinding]) -> list[PortBinding]:
+    def reserve_ports(self, container: str, ports: Sequence[PortBinding]) -> builtins.list[PortBinding]:
         """All or none; the host's sockets are asked too. Kept until release_ports()."""
         leases = self._registry.leases.get(container, {})
         exit_ = preferred_endpoint(self._registry, leases.values(), 4)
@@ -293,7 +289,7 @@ class NetworkManager:
         self._ports.release(container)
 
     # -- plugging
-    async def plug(self, attachment: Attachment) -> list[PluggedNic]:
+    async def plug(self, attachment: Attachment) -> builtins.list[PluggedNic]:
         """Make the host's side of all endpoints, publish the ports and the names. Endpoints that the
         attachment does not name any more are unplugged. Idempotent.
 
@@ -302,7 +298,7 @@ class NetworkManager:
         """
         return await self._finished(self._plug(attachment))
 
-    async def _plug(self, attachment: Attachment) -> list[PluggedNic]:
+    async def _plug(self, attachment: Attachment) -> builtins.list[PluggedNic]:
         async with self._container_lock(attachment.container):
             before = self._switch.find(attachment.container)
             plug = self._switch.plug(self._known(attachment))
@@ -377,7 +373,7 @@ class NetworkManager:
             sorted(old_addresses - new_addresses), sorted(p for p in old_ports ^ new_ports if p[0] != "tcp")
         )
 
-    def interfaces(self, attachment: Attachment) -> tuple[list[Interface], Resolver]:
+    def interfaces(self, attachment: Attachment) -> tuple[builtins.list[Interface], Resolver]:
         """What the guest must configure; names of interfaces it has already do not change."""
         known = self._known(attachment)
         placed = place(self._registry, known.endpoints)
@@ -406,7 +402,7 @@ class NetworkManager:
         ]
         return replace(attachment, endpoints=endpoints)
 
-    def _bridges(self) -> list[Entry]:
+    def _bridges(self) -> builtins.list[Entry]:
         return [entry for entry in self._registry.entries.values() if entry.has_bridge]
 
     def _rules(self) -> Ruleset:

@@ -168,20 +168,20 @@ class Registry:
                 raise PortLayerError(
                     Reason.UNSPECIFIED, "gateway, ip-range and aux-address need a subnet that contains them"
                 )
-        for version in versions:
-            if version not in plans:
-                subnet = choose_subnet(self._ranges[version], self._widths[version], used, routes)
-                plans[version] = plan(Pool(subnet=str(subnet)))
-        return [plans[version] for version in versions]
+        for family in versions:
+            if family not in plans:
+                subnet = choose_subnet(self._ranges[family], self._widths[family], used, routes)
+                plans[family] = plan(Pool(subnet=str(subnet)))
+        return [plans[family] for family in versions]
 
     @staticmethod
     def _entry(network: Network, options: BridgeOptions, plans: Sequence[Plan]) -> Entry:
         label = f"{network.name} ({network.id})"
-        pools = {p.subnet.version: AddressPool(p, network=label) for p in plans}
+        pools: dict[int, AddressPool] = {p.subnet.version: AddressPool(p, network=label) for p in plans}
         return Entry(network=network, options=options, pools=pools)
 
     def restore(self, network: Network) -> Entry:
-        """A network from its file. It was checked when it was made, and is not checked against others again."""
+        """A network from its file: checked when it was made, not against others again."""
         options = parse_options(network.options)
         entry = self._entry(network, options, [plan(pool) for pool in network.pools])
         self.entries[network.id] = entry
@@ -238,7 +238,7 @@ class Registry:
         filled = Endpoint()
         filled.CopyFrom(endpoint)
         for name in _ASSIGNED:
-            filled.ClearField(name)
+            setattr(filled, name, "")
         filled.endpoint_id = endpoint.endpoint_id or secrets.token_hex(32)
         if not entry.has_bridge:
             if endpoint.ipv4 or endpoint.ipv6 or endpoint.mac:
