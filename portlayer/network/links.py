@@ -130,6 +130,9 @@ class Links:
             route.link("set", index=index, ifalias=wanted.alias, address=wanted.mac, mtu=wanted.mtu)
             self._sysctl("ipv6", wanted.name, "disable_ipv6", "0" if wanted.ipv6 else "1")
             self._sysctl("ipv6", wanted.name, "accept_ra", "0")
+            # Its link-local address is needed at once: the kernel asks for neighbours from it, and with
+            # duplicate detection the first seconds of a first container's traffic would be lost.
+            self._sysctl("ipv6", wanted.name, "accept_dad", "0")
             self._sysctl("ipv4", wanted.name, "route_localnet", "1")
             route.link("set", index=index, state="up")
             self._ensure_addresses(route, index, wanted.addresses)

@@ -21,7 +21,8 @@ advertisements; no router advertisements or redirects; no other protocols.
 * published ports are DNAT in ``prerouting`` (from outside and from guests,
   through any address of the host) and in ``output`` (from the host itself,
   127.0.0.1 included: that one is masqueraded, and needs ``route_localnet`` on
-  the bridge, hence the guard against guests that send to 127.0.0.0/8);
+  the bridge, hence the guard against guests that send to 127.0.0.0/8). IPv6 has
+  no ``route_localnet``: ::1 is refused at once, and clients try 127.0.0.1;
 * hairpin: a guest that reaches its own network through a published port is
   masqueraded, else the answer would go back directly and be refused.
 
@@ -168,6 +169,7 @@ _INET_CHAINS = """\
   }
   chain output {
     type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return
     goto published
   }
   chain forward {
@@ -204,7 +206,6 @@ def _postrouting(bridges: Iterable[Bridge]) -> str:
     lines = [
         "type nat hook postrouting priority srcnat; policy accept;",
         "oifname @bridges ip saddr 127.0.0.0/8 masquerade",
-        "oifname @bridges ip6 saddr ::1 masquerade",
     ]
     for bridge in bridges:
         name = _quoted(bridge.interface)

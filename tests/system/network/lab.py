@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from portlayer.network import Attachment, NetworkManager, PluggedNic
@@ -36,7 +37,7 @@ HOST4, HOST6 = "198.51.100.1", "2001:db8:51::1"
 
 
 def run(*command: str, check: bool = True, input: str | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, input=input)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, input=input)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -130,7 +131,9 @@ class Guest(Space):
     def nameserver(self) -> str:
         return self.resolver.servers[0]
 
-    def configure(self, nics: Sequence[PluggedNic], interfaces: Sequence[Interface], resolver: Resolver) -> None:
+    def configure(
+        self, nics: Sequence[PluggedNic], interfaces: Sequence[Interface], resolver: Resolver
+    ) -> None:
         """Do what the tether does with NetworkSet: the complete wanted set."""
         self.resolver = resolver
         taps = {nic.mac: nic.tap for nic in nics}
@@ -183,12 +186,14 @@ class Wire:
                     if descriptor == self._stop_read:
                         return
                     try:
-                        os.write(other[descriptor], os.read(descriptor, 65536))
+                        frame = os.read(descriptor, 65536)
                     except BlockingIOError:
                         continue
-                    except OSError:  # an end is down or gone: a cable without a plug
-                        if descriptor == self._outer:
-                            poll.unregister(descriptor)
+                    except OSError:  # the tap is gone: a cable without a plug
+                        poll.unregister(descriptor)
+                        continue
+                    with suppress(OSError):  # the other end is down: the frame is lost
+                        os.write(other[descriptor], frame)
         finally:
             os.close(inner)
             os.close(self._outer)
@@ -326,6 +331,7 @@ class Lab:
             (host, "uplink", HOST4, HOST6),
             (outside, "wan", OUTSIDE4, OUTSIDE6),
         ):
+            space.run("sysctl", "-qw", f"net.ipv6.conf.{link}.accept_dad=0")
             space.run("ip", "addr", "add", f"{ipv4}/24", "dev", link)
             space.run("ip", "addr", "add", f"{ipv6}/64", "dev", link, "nodad")
             space.run("ip", "link", "set", link, "up")
