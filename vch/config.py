@@ -163,6 +163,11 @@ class VchPaths:
         return self.root / "kv"
 
     @property
+    def spool(self) -> Path:
+        """The engine's unnamed temporary files; always empty to look at."""
+        return self.root / "spool"
+
+    @property
     def tls(self) -> Path:
         return self.root / "tls"
 

@@ -6,7 +6,17 @@ whoever needs more resumes by offset, sequence number or ID. A guest that
 floods, lies or never answers costs its own channel only, and bounded memory.
 """
 
-from portlayer.channel.client import ChannelStream, TetherChannel
+from portlayer.channel.client import TetherChannel
+from portlayer.channel.connection import Timing
 from portlayer.channel.errors import ChannelClosed, ChannelError, ChannelLost, TetherError
+from portlayer.channel.stream import ChannelStream
 
-__all__ = ["ChannelClosed", "ChannelError", "ChannelLost", "ChannelStream", "TetherChannel", "TetherError"]
+__all__ = [
+    "ChannelClosed",
+    "ChannelError",
+    "ChannelLost",
+    "ChannelStream",
+    "TetherChannel",
+    "TetherError",
+    "Timing",
+]

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.system.terminal import Terminal
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUEST = ROOT / "build" / "guest"
 REGISTRY = "127.0.0.1:5000"
@@ -96,6 +98,9 @@ class Docker:
 
     def json(self, *words: str | Path) -> Any:
         return json.loads(self(*words).stdout)
+
+    def terminal(self, *words: str, rows: int = 24, columns: int = 80) -> Terminal:
+        return Terminal(self.host.wrap(["docker", *words]), self.env, rows=rows, columns=columns)
 
     def popen(self, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
