@@ -92,7 +92,7 @@ class PortTable:
         except PortLayerError:
             self._forget(container, held)
             self._close(hold for port, hold in held.items() if port not in before)
-            self._remember(container, before)
+            self._remember(container, {p: h if h is not None else self._try(p) for p, h in before.items()})
             raise
         self._close(hold for port, hold in before.items() if port not in held)
         self._held[container] = held
@@ -111,13 +111,16 @@ class PortTable:
             if (owner := self.owner(port)) is not None:
                 _log.warning("port %s/%s of %s belongs to %s too", port, port.protocol, container, owner)
                 continue
-            try:
-                held[port] = self._hold(port)
-            except OSError as error:
-                _log.warning("port %s/%s of %s cannot be held: %s", port, port.protocol, container, error)
-                held[port] = None
+            held[port] = self._try(port)
             self._remember(container, {port: held[port]})
         self._held[container] = held
+
+    def _try(self, port: HostPort) -> Hold | None:
+        try:
+            return self._hold(port)
+        except OSError as error:
+            _log.warning("port %s/%s cannot be held: %s", port, port.protocol, error)
+            return None
 
     def release(self, container: str) -> None:
         """Idempotent."""
@@ -152,9 +155,13 @@ class PortTable:
                     Reason.PORT_IN_USE, f"Bind for {port} failed: port is already allocated"
                 )
                 continue
-            if port in before:
+            if before.get(port) is not None:
                 hold = before[port]
             else:
+                for old, socket in before.items():
+                    if old.conflicts(port):  # our own socket: the same port, another address
+                        self._close([socket])
+                        before[old] = None
                 try:
                     hold = self._hold(port)
                 except OSError as error:

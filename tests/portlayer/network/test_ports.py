@@ -77,7 +77,9 @@ def test_conflict_rules(first: tuple[str, str], second: tuple[str, str], conflic
 
 def test_a_port_belongs_to_one_container(table: PortTable) -> None:
     table.reserve("a", [tcp(8080)])
-    with pytest.raises(PortLayerError, match=r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated") as caught:
+    with pytest.raises(
+        PortLayerError, match=r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated"
+    ) as caught:
         table.reserve("b", [tcp(8080)])
     assert caught.value.reason == Reason.PORT_IN_USE
     table.release("a")
@@ -86,7 +88,9 @@ def test_a_port_belongs_to_one_container(table: PortTable) -> None:
 
 def test_a_listener_of_the_host_is_seen(table: PortTable, host: FakeHost) -> None:
     host.busy[8080] = errno.EADDRINUSE
-    with pytest.raises(PortLayerError, match=r"failed to bind host port 0\.0\.0\.0:8080/tcp: address already in use"):
+    with pytest.raises(
+        PortLayerError, match=r"failed to bind host port 0\.0\.0\.0:8080/tcp: address already in use"
+    ):
         table.reserve("a", [tcp(8080)])
 
 
@@ -160,7 +164,10 @@ def test_one_binding_twice_in_one_container_is_a_conflict(table: PortTable) -> N
     [
         (PortBinding(container_port=80, protocol="icmp", host_port=1), "invalid protocol 'icmp'"),
         (PortBinding(container_port=0, protocol="tcp", host_port=1), "invalid container port"),
-        (PortBinding(container_port=80, protocol="tcp", host_port=9, host_port_end=8), "invalid host port range"),
+        (
+            PortBinding(container_port=80, protocol="tcp", host_port=9, host_port_end=8),
+            "invalid host port range",
+        ),
         (PortBinding(container_port=80, protocol="tcp", host_port=65536), "invalid host port range"),
         (PortBinding(container_port=80, protocol="tcp", host_ip="nowhere", host_port=1), "invalid host IP"),
     ],
