@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from portlayer.hypervisor.base import Capabilities, Hypervisor
+from portlayer.network import Attachment, PluggedNic
 from portlayer.portlayer_pb2 import DiffEntry, Endpoint, Network, PortBinding
 from tether.tether_pb2 import Event, HelloReply, Interface, PathStat, Resolver
 
@@ -77,26 +78,6 @@ class Volume(Protocol):
 
 class Volumes(Protocol):
     def get(self, name: str) -> Volume: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attachment:
-    container: str
-    name: str
-    hostname: str
-    endpoints: Sequence[Endpoint]
-    ports: Sequence[PortBinding]
-    running: bool
-    resolver: Resolver
-
-
-@dataclass(frozen=True, kw_only=True)
-class PluggedNic:
-    tap: str
-    mac: str
-    bridge: str
-    network: str
-    mtu: int
 
 
 class NetworkRoom(Protocol):

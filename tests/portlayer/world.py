@@ -37,7 +37,6 @@ from portlayer.hypervisor.base import (
     VmInfo,
 )
 from portlayer.journal.watcher import JournalWatcher
-
 from portlayer.portlayer_pb2 import (
     ContainerSpec,
     Endpoint,

@@ -15,8 +15,8 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     UpdateContainerRequest,
 )
-from tether.tether_pb2 import NetworkEvent, Resources
 from tests.portlayer.world import NETWORK, OTHER_NETWORK, World
+from tether.tether_pb2 import NetworkEvent, Resources
 
 ID = "1" * 64
 

@@ -15,8 +15,8 @@ from portlayer.portlayer_pb2 import (
     Reason,
     VolumeMount,
 )
-from tether.tether_pb2 import Process
 from tests.portlayer.world import NETWORK, Injected, World, mount
+from tether.tether_pb2 import Process
 
 ID = "1" * 64
 

@@ -19,15 +19,17 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     WaitRequest,
 )
-from tether.tether_pb2 import BootConfig, Event, ExecState, HealthCheck, HealthEvent, OomEvent, Resources
 from tests.portlayer.world import FakeGuest, Injected, World, mount
+from tether.tether_pb2 import BootConfig, Event, ExecState, HealthCheck, HealthEvent, OomEvent, Resources
 
 ID = "1" * 64
 PORT = PortBinding(container_port=80, protocol="tcp", host_port=8080)
 
 
 def patience(world: World, **seconds: float) -> None:
-    world.execution.house.timeouts = Timeouts(**{"boot": 30, "power_off": 30, "call": 30, "signal": 30} | seconds)
+    world.execution.house.timeouts = Timeouts(
+        **{"boot": 30, "power_off": 30, "call": 30, "signal": 30} | seconds
+    )
 
 
 async def events_until(world: World, kind: ContainerEvent.Kind.ValueType) -> list[str]:

@@ -11,10 +11,17 @@ from portlayer.execution.record import Intent, Record
 from portlayer.execution.states import Status
 from portlayer.hypervisor.base import PowerState
 from portlayer.journal.verdict import journal_end
-from portlayer.portlayer_pb2 import ContainerEvent, Endpoint, PortBinding, RestartPolicy, StopRequest, WaitRequest
+from portlayer.portlayer_pb2 import (
+    ContainerEvent,
+    Endpoint,
+    PortBinding,
+    RestartPolicy,
+    StopRequest,
+    WaitRequest,
+)
+from tests.portlayer.world import NETWORK, World, always
 from tether.journal import Kind
 from tether.tether_pb2 import Event, HealthCheck, HealthEvent, MainState
-from tests.portlayer.world import NETWORK, World, always
 
 ID = "1" * 64
 
@@ -132,7 +139,9 @@ async def test_a_start_that_never_got_its_power_is_forgotten(world: World) -> No
     mark = record(world).state.mark
     inode, size = journal_end(world.vm(ID).journal)
     await save(
-        world, intent=Intent.RUNNING, state=replace(record(world).state, mark=replace(mark, inode=inode, size=size))
+        world,
+        intent=Intent.RUNNING,
+        state=replace(record(world).state, mark=replace(mark, inode=inode, size=size)),
     )
     await again(world)
     container = world.execution.get(ID)
@@ -204,7 +213,13 @@ async def test_a_removal_is_finished(world: World, power: PowerState) -> None:
     await world.create(ID)
 
 
-REMOVAL = ["hypervisor.configure", "hypervisor.power_off", "network.unplug", "disks.remove", "hypervisor.delete"]
+REMOVAL = [
+    "hypervisor.configure",
+    "hypervisor.power_off",
+    "network.unplug",
+    "disks.remove",
+    "hypervisor.delete",
+]
 
 
 @pytest.mark.parametrize("step", range(len(REMOVAL)))

@@ -34,7 +34,12 @@ def test_delays_double_to_a_minute_and_a_stable_run_resets_them() -> None:
     ],
 )
 def test_the_table(
-    condition: RestartPolicy.Condition.ValueType, retries: int, code: int, count: int, cancelled: bool, again: bool
+    condition: RestartPolicy.Condition.ValueType,
+    retries: int,
+    code: int,
+    count: int,
+    cancelled: bool,
+    again: bool,
 ) -> None:
     policy = RestartPolicy(condition=condition, maximum_retries=retries)
     assert at_exit(policy, exit_code=code, restart_count=count, cancelled=cancelled) is again

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.portlayer.world import rotate
 from tether.journal import JournalWriter, Kind
 from tether.tether_pb2 import MainState
-from tests.portlayer.world import rotate
 
 __all__ = ["Journal", "naive_lines", "naive_tail"]
 
@@ -80,9 +80,7 @@ def naive_lines(said: Sequence[tuple[int, int, bytes]], streams: set[int]) -> li
     return sorted(lines, key=lambda line: line[0])
 
 
-def naive_tail(
-    said: Sequence[tuple[int, int, bytes]], count: int, streams: set[int]
-) -> dict[int, bytes]:
+def naive_tail(said: Sequence[tuple[int, int, bytes]], count: int, streams: set[int]) -> dict[int, bytes]:
     """What the last ``count`` lines say, by stream."""
     lines = naive_lines(said, streams)
     wanted = lines[len(lines) - count :] if count < len(lines) else lines

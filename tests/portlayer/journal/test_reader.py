@@ -117,7 +117,9 @@ steps = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps)
-def test_every_byte_is_seen_once_and_in_order(tmp_path_factory: pytest.TempPathFactory, script: list[object]) -> None:
+def test_every_byte_is_seen_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory, script: list[object]
+) -> None:
     journal = Journal(tmp_path_factory.mktemp("vm") / "journal")
     reader = from_start(journal.path)
     wrote = read = b""

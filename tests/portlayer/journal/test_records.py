@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +28,7 @@ def test_however_it_is_cut_the_records_are_the_same(pieces: list[tuple[int, byte
     scanner = Scanner()
     entries: list[Entry] = []
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         entries += scanner.feed(data[start:end])
     assert content(entries) == pieces
     assert [entry.sequence for entry in entries] == list(range(len(pieces)))

@@ -21,7 +21,7 @@ def tail(path: Path, count: int, streams: set[int]) -> dict[int, bytes]:
     start = find_tail(snapshot, count, streams)
     reader = JournalReader(snapshot, start.position)
     shaper = Shaper(streams=streams, tail=start)
-    said = {stream: b"" for stream in streams}
+    said = dict.fromkeys(streams, b"")
     while entries := reader.read():
         for chunk in shaper.feed(entries, reader.file):
             said[chunk.stream] += chunk.data
@@ -31,7 +31,9 @@ def tail(path: Path, count: int, streams: set[int]) -> dict[int, bytes]:
 
 events = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from([1, 2]), st.lists(st.sampled_from([b"x", b"\n", b"yy"]), min_size=1, max_size=8)),
+        st.tuples(
+            st.sampled_from([1, 2]), st.lists(st.sampled_from([b"x", b"\n", b"yy"]), min_size=1, max_size=8)
+        ),
         st.just("exit"),
         st.just("boot"),
         st.just("rotate"),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from portlayer.journal.verdict import ending, grew_since, journal_end, opening
+from tests.portlayer.journal.support import Journal
 from tether.journal import Kind
 from tether.tether_pb2 import MainState
-from tests.portlayer.journal.support import Journal
 
 
 @pytest.fixture
