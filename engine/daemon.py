@@ -10,26 +10,16 @@ import logging
 import signal
 
 from engine.app import build_application
-from engine.catalog import ImageCatalog, ImageRecord
 from engine.context import Engine
 from engine.events.hub import EventHub
-from engine.http import HttpServer, NotFound, server_context
+from engine.http import HttpServer, server_context
+from engine.images import ImageService
 from engine.rpc import PortLayer
 from vch.config import Tls, TlsMode, VchConfig
 
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
-
-
-class NoImages:
-    """Until the image room moves in: there are none."""
-
-    async def resolve(self, reference: str) -> ImageRecord:
-        raise NotFound(f"No such image: {reference}")
-
-    async def list(self) -> list[ImageRecord]:
-        return []
 
 
 async def run(config: VchConfig) -> None:
@@ -39,8 +29,9 @@ async def run(config: VchConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     port = PortLayer(config.paths.portlayer_socket)
-    images: ImageCatalog = NoImages()
-    engine = Engine(config=config, port=port, images=images, events=EventHub())
+    events = EventHub()
+    images = ImageService(config, port, events)
+    engine = Engine(config=config, port=port, images=images, events=events)
     server = HttpServer(build_application(engine))
     try:
         await server.listen_unix(config.paths.docker_socket, group=config.docker_group)
@@ -49,6 +40,7 @@ async def run(config: VchConfig) -> None:
         await stop.wait()
     finally:
         await server.close()
+        await images.close()
         await port.close()
 
 
