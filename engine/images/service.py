@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping, Sequence
 
 from engine import product
 from engine.catalog import ImageRecord
+from engine.containers.document import Document
 from engine.events.hub import EventHub
 from engine.images.catalog import Catalog
 from engine.images.index import ImageIndex, StoredImage
@@ -87,7 +87,7 @@ class ImageService:
         reply = await self.port.call(self.port.containers.List, pb.ListContainersRequest(), idempotent=True)
         found: dict[str, list[User]] = {}
         for container in reply.containers:
-            image = _image_of(container.handle.spec.metadata)
+            image = Document.decode(container.handle.spec.metadata).image_id
             user = User(id=container.handle.id, running=container.state.status in _RUNNING)
             found.setdefault(image, []).append(user)
         for users in found.values():
@@ -107,13 +107,3 @@ class ImageService:
             _, image = await self.find(name)
             await self.catalog.name(reference, image.id)
         self.publish("tag", image.id, reference.familiar, image)
-
-
-def _image_of(metadata: bytes) -> str:
-    """The image ID that the containers' room keeps with each container."""
-    try:
-        raw = json.loads(metadata)
-    except ValueError:
-        return ""
-    image = raw.get("image_id") if isinstance(raw, dict) else None
-    return image if isinstance(image, str) else ""
