@@ -15,8 +15,8 @@ import struct
 from typing import NoReturn
 
 from tether import capabilities, linux
-from tether.seccomp import program
 from tether.plan import ProcessPlan
+from tether.seccomp import program
 from tether.users import Identity, UserError, resolve_user
 
 __all__ = ["Failure", "become", "open_terminal", "read_database", "read_regular"]

@@ -137,7 +137,7 @@ def enter(container: Container, plan: ProcessPlan, *, stdin: bool) -> Spawned:
         become(plan, terminal=terminal)
 
     try:
-        return fork_child(body, ours, theirs, pid_namespace=container.pid_namespace)
+        return fork_child(body, ours, theirs, pid_namespace=container.pid_namespace, keep=(door,))
     except OSError as error:  # the main process ended this moment: its PID namespace takes nobody in
         close_ends(ours)
         os.close(ours.report)

@@ -100,9 +100,12 @@ def _calls(
     denied = sorted(
         number
         for name, numbers in calls.items()
-        if not name or not bits & capabilities.mask([name])
-        # CAP_SYS_ADMIN is the old name of these two as well.
-        and not (admin and name in ("BPF", "PERFMON", "SYSLOG"))
+        if not name
+        or (
+            not bits & capabilities.mask([name])
+            # CAP_SYS_ADMIN is the old name of these two as well.
+            and not (admin and name in ("BPF", "PERFMON", "SYSLOG"))
+        )
         for number in numbers
     )
     code = [
@@ -129,10 +132,7 @@ def _calls(
     code += [
         _jump(_JEQ, personality, 0, len(_PERSONALITIES) + 3),
         _statement(_LOAD, _ARGUMENT0),
-        *(
-            _jump(_JEQ, value, len(_PERSONALITIES) - place, 0)
-            for place, value in enumerate(_PERSONALITIES)
-        ),
+        *(_jump(_JEQ, value, len(_PERSONALITIES) - place, 0) for place, value in enumerate(_PERSONALITIES)),
         _statement(_RETURN, _ERRNO | _EPERM),
         _statement(_RETURN, _ALLOW),
     ]

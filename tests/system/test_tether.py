@@ -36,7 +36,7 @@ from tether import tether_pb2 as pb
 from tether.journal import Kind
 from tether.wire import Code
 
-pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
 MAC = "02:00:00:00:00:01"
 SECOND_MAC = "02:00:00:00:00:02"
@@ -205,7 +205,7 @@ async def test_devices_are_dockers_and_the_others_are_out_of_reach(box: GuestVm)
             f"mknod-{kind}-{major}-{minor}",
             "sh", "-c", f"rm -f /tmp/node; mknod /tmp/node {kind} {major} {minor} && head -c1 /tmp/node",
         )  # fmt: skip
-        assert (code, err) == (1, b"head: can't open '/tmp/node': Operation not permitted\n")
+        assert (code, err) == (1, b"head: /tmp/node: Operation not permitted\n")
     assert await sh(box, "head -c 4 /dev/zero | wc -c; echo x > /dev/null; echo ok") == "4\nok"
 
 
@@ -254,7 +254,11 @@ async def test_a_user_can_open_stdout_again(box: GuestVm) -> None:
     [
         ({"argv": ["nope"]}, Code.NOT_FOUND, 'exec: "nope": executable file not found in $PATH'),
         ({"argv": ["/nope"]}, Code.NOT_FOUND, 'exec: "/nope": stat /nope: no such file or directory'),
-        ({"argv": ["/etc/not-executable"]}, Code.PERMISSION_DENIED, 'exec: "/etc/not-executable": permission denied'),
+        (
+            {"argv": ["/etc/not-executable"]},
+            Code.PERMISSION_DENIED,
+            'exec: "/etc/not-executable": permission denied',
+        ),
         ({"argv": ["/etc"]}, Code.PERMISSION_DENIED, 'exec: "/etc": is a directory'),
         (
             {"argv": ["true"], "cwd": "/nope"},
@@ -293,7 +297,9 @@ async def test_a_terminal_is_the_execs_own(box: GuestVm) -> None:
             if piece.stream == pb.AttachOutput.STDOUT:
                 out += piece.data
                 if out.endswith(b"10 20\r\n"):
-                    await box.channel.call("Resize", pb.ResizeRequest(exec_id="tty", rows=30, columns=40), pb.Empty)
+                    await box.channel.call(
+                        "Resize", pb.ResizeRequest(exec_id="tty", rows=30, columns=40), pb.Empty
+                    )
                     await stream.send(pb.AttachInput(data=b"word\n").SerializeToString())
             if piece.stream == pb.AttachOutput.EXITED:
                 assert piece.exit.exit_code == 0
@@ -306,7 +312,9 @@ async def test_signals_to_an_exec_reach_one_or_all(box: GuestVm) -> None:
     await box.channel.call("Exec", pb.ExecRequest(exec_id="sleeper", process=process), pb.ExecReply)
     request = pb.SignalRequest(exec_id="sleeper", signal=9, scope=pb.SignalRequest.ALL)
     async with asyncio.timeout(10):
-        async with await box.channel.stream("Attach", pb.AttachRequest(exec_id="sleeper", stdout=True)) as stream:
+        async with await box.channel.stream(
+            "Attach", pb.AttachRequest(exec_id="sleeper", stdout=True)
+        ) as stream:
             await stream.response(pb.Empty)
             await box.channel.call("Signal", request, pb.Empty)
             async for piece in messages(stream):
@@ -357,7 +365,10 @@ async def test_files_go_in_and_out(box: GuestVm) -> None:
             await stream.send(archive[start : start + (1 << 18)])
         await stream.send(b"", end=True)
         await stream.response(pb.Empty)
-    assert await sh(box, "stat -c '%a %u %g %s' /data/big; cat /data/small") == f"640 1000 1000 {len(content)}\nsmall"
+    assert (
+        await sh(box, "stat -c '%a %u %g %s' /data/big; cat /data/small")
+        == f"640 1000 1000 {len(content)}\nsmall"
+    )
     stat, data = await copy_out(box, b"/data/big")
     assert (stat.name, stat.size, stat.mode) == (b"big", len(content), 0o100640)
     with tarfile.open(fileobj=io.BytesIO(data)) as back:
@@ -443,7 +454,9 @@ async def test_health_follows_the_probe(box: GuestVm) -> None:
 
 
 async def test_the_health_check_can_be_changed(box: GuestVm) -> None:
-    check = pb.HealthCheck(test=["sh", "-c", "echo wrong; sleep 3600"], interval=10**8, timeout=10**9, retries=1)
+    check = pb.HealthCheck(
+        test=["sh", "-c", "echo wrong; sleep 3600"], interval=10**8, timeout=10**9, retries=1
+    )
     try:
         await box.channel.call("Update", pb.UpdateRequest(health=check, set_health=True), pb.Empty)
         async with asyncio.timeout(10):
@@ -515,7 +528,7 @@ def on_host(netns: str, *command: str) -> subprocess.CompletedProcess[bytes]:
 
 
 async def ping(netns: str, address: str) -> bool:
-    result = await asyncio.to_thread(on_host, netns, "ping", "-c1", "-W2", address)
+    result = await asyncio.to_thread(on_host, netns, "busybox", "ping", "-c1", "-W2", address)
     return result.returncode == 0
 
 
@@ -524,7 +537,8 @@ async def test_the_wanted_network_is_there(box: GuestVm, netns: str) -> None:
     assert await ping(netns, "fd00:9::2")
     assert await sh(box, "cat /sys/class/net/eth0/mtu") == "1400"
     assert await sh(box, "ip route | head -1") == "default via 10.9.0.1 dev eth0"
-    assert [event.up for event in (pb.NetworkEvent.FromString(r.body) for r in box.records() if r.kind == Kind.NETWORK)][0]
+    first = next(record for record in box.records() if record.kind == Kind.NETWORK)
+    assert pb.NetworkEvent.FromString(first.body).interfaces[0].name == "eth0"
 
 
 async def test_the_network_changes_to_another_wanted_set_and_back(box: GuestVm, netns: str) -> None:
@@ -540,7 +554,10 @@ async def test_the_network_changes_to_another_wanted_set_and_back(box: GuestVm, 
     assert await ping(netns, "10.9.0.3") and await ping(netns, "10.9.0.77")
     assert not await ping(netns, "10.9.0.2")
     assert await sh(box, "ip route | grep -c default || true") == "0"
-    assert await sh(box, "cat /etc/resolv.conf; tail -1 /etc/hosts") == "nameserver 10.9.0.9\n10.9.0.3\tbox alias"
+    assert (
+        await sh(box, "cat /etc/resolv.conf; tail -1 /etc/hosts")
+        == "nameserver 10.9.0.9\n10.9.0.3\tbox alias"
+    )
     back = pb.NetworkSetRequest(interfaces=[first], resolver=box.config.resolver, hosts=box.config.hosts)
     await box.channel.call("NetworkSet", back, pb.NetworkEvent)
     assert await ping(netns, "10.9.0.2")
@@ -550,7 +567,10 @@ async def test_the_network_changes_to_another_wanted_set_and_back(box: GuestVm, 
 
 async def test_an_impossible_network_is_refused_by_name(box: GuestVm) -> None:
     request = pb.NetworkSetRequest(
-        interfaces=[box.config.interfaces[0], pb.Interface(mac=SECOND_MAC, name="eth1", addresses=["10.9.0.300/24"])]
+        interfaces=[
+            box.config.interfaces[0],
+            pb.Interface(mac=SECOND_MAC, name="eth1", addresses=["10.9.0.300/24"]),
+        ]
     )
     with pytest.raises(TetherError) as caught:
         await box.channel.call("NetworkSet", request, pb.NetworkEvent)
@@ -652,7 +672,9 @@ async def test_an_address_by_dhcp(tmp_path: Path, root_image: Path, netns: str) 
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        config = boot_config("sh", "-c", "ip -4 addr show eth0; ip route; cat /etc/resolv.conf; tail -1 /etc/hosts")
+        config = boot_config(
+            "sh", "-c", "ip -4 addr show eth0; ip route; cat /etc/resolv.conf; tail -1 /etc/hosts"
+        )
         config.interfaces.add(mac=MAC, name="eth0", dhcp=True)
         vm = make_vm(tmp_path, root_image, config, nics=[Nic(tap="tap0", mac=MAC)], netns=netns)
         await run_to_end(vm)
