@@ -41,6 +41,7 @@ __all__ = [
     "Kind",
     "Record",
     "entries",
+    "verify",
 ]
 
 MAGIC = b"\xa7\x4a"
@@ -78,7 +79,7 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where a record lies in a file; its body is ``file[start:end]``, unchecked."""
+    """Where a record lies in a file; its body is ``file[start:end]``, not looked at: see `verify`."""
 
     offset: int
     kind: int
@@ -185,6 +186,12 @@ def entries(file: bytes | mmap, offset: int = 0) -> Iterator[Entry]:
             (at,) = _TIME.unpack_from(view, body)
             held = Entry(start, kind, stream, sequence, at, body + _TIME.size, end)
             position = end
+
+
+def verify(file: bytes | mmap, entry: Entry) -> bool:
+    """Whether the record's body is what was written."""
+    with memoryview(file) as view:
+        return _body_checks(view, entry)
 
 
 def _body_checks(view: memoryview, entry: Entry) -> bool:
