@@ -155,6 +155,7 @@ def entries(file: bytes | mmap, offset: int = 0) -> Iterator[Entry]:
     ``offset`` is 0 or a place where a record begins or ended. The iterator
     stops before a record that is not complete yet. A body's checksum is looked
     at only where no header follows the record: that is what a torn one looks like.
+    A mapped file cannot be closed before the iterator is.
     """
     with memoryview(file) as view:
         held: Entry | None = None  # not yielded before its end has proved to be one
