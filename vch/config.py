@@ -163,12 +163,22 @@ class VchPaths:
         return self.root / "kv"
 
     @property
+    def spool(self) -> Path:
+        """The engine's unnamed temporary files; always empty to look at."""
+        return self.root / "spool"
+
+    @property
     def tls(self) -> Path:
         return self.root / "tls"
 
     @property
     def log(self) -> Path:
         return self.root / "log"
+
+    @property
+    def accelerator(self) -> Path:
+        """What the accelerator probe found, for one boot of the host."""
+        return self.root / "accelerator.json"
 
     @property
     def docker_socket(self) -> Path:

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.system.terminal import Terminal
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUEST = ROOT / "build" / "guest"
 REGISTRY = "127.0.0.1:5000"
@@ -97,6 +99,9 @@ class Docker:
     def json(self, *words: str | Path) -> Any:
         return json.loads(self(*words).stdout)
 
+    def terminal(self, *words: str, rows: int = 24, columns: int = 80) -> Terminal:
+        return Terminal(self.host.wrap(["docker", *words]), self.env, rows=rows, columns=columns)
+
     def popen(self, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(self.host.wrap(["docker", *words]), env=self.env, **options)
@@ -162,6 +167,17 @@ class Vch:
     def qemu(self, container: str) -> int:
         """The process ID of the QEMU behind a container."""
         return int(self.docker.out("inspect", "--format", "{{.State.Pid}}", container))
+
+    def qemus(self) -> list[int]:
+        """Process IDs of all container VMs of this VCH."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                    if words.startswith("qemu-system") and str(self.root) in words:
+                        found.append(int(entry.name))
+        return found
 
     def delete(self) -> None:
         deleted = self.machine("delete", self.name, "--force", check=False)

@@ -1,0 +1,102 @@
+"""Files for what cannot be streamed: layers downloaded ahead of their turn, archives being loaded.
+
+They live on the VCH's own disk, without a name (an unlinked file goes with its last descriptor), so
+a killed engine leaves nothing. Together they hold at most ``limit`` bytes of layers ahead of their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["Spool", "SpoolFile"]
+
+_CHUNK = 1 << 20
+
+
+class Spool:
+    def __init__(self, directory: Path, limit: int) -> None:
+        self._directory = directory
+        self._free = limit
+
+    def reserve(self, size: int) -> bool:
+        """Room for a layer ahead of its turn; `release` gives it back."""
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+    def release(self, size: int) -> None:
+        self._free += size
+
+    def file(self) -> SpoolFile:
+        return SpoolFile(self._directory)
+
+
+class SpoolFile:
+    """Written from the front; `tail` reads along behind the writer. Writes and reads block: threads only."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._size = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> SpoolFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, self._size)
+            self._size += written
+            view = view[written:]
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    # in the event loop
+    def written(self) -> None:
+        """Tell readers that there is more."""
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Readers raise it instead of what is left."""
+        self._error = error
+        self._changed.set()
+
+    async def tail(self) -> AsyncGenerator[bytes, None]:
+        """The whole content, waiting for what is not there yet. One reader at a time."""
+        offset = 0
+        while True:
+            self._changed.clear()
+            if self._error is not None:
+                raise self._error
+            ready = self._size
+            if offset < ready:
+                data = await asyncio.to_thread(self.read, offset, min(_CHUNK, ready - offset))
+                offset += len(data)
+                yield data
+            elif self._ended:
+                return
+            else:
+                await self._changed.wait()

@@ -1,0 +1,151 @@
+"""What the child can be asked for. Each verb is one function on a session and a channel."""
+
+from __future__ import annotations
+
+import os
+
+import archive
+from portlayer.offline.changes import compare, pack_changes
+from portlayer.offline.frames import CANCEL, DATA, END, Channel
+from portlayer.offline.programs import run
+from portlayer.offline.session import BUILD, Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+__all__ = ["VERBS", "Cancelled"]
+
+_LIST_SIZE = 1 << 18
+_FEATURES = (
+    "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
+    "dir_nlink,extra_isize,metadata_csum"
+)
+
+
+class Cancelled(Exception):
+    """The parent ended an upload before its end."""
+
+
+def mount(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    session.mount(
+        arguments["name"], arguments["path"], arguments["mode"], scratch=arguments.get("scratch", False)
+    )
+    return {}
+
+
+def bind(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    session.bind(arguments["source"], os.fsencode(arguments["destination"]), read_only=arguments["read_only"])
+    return {}
+
+
+def format_disk(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """An ext4 file system; ``directory`` is the only thing in it ("" = nothing).
+
+    The disk is empty and reads as zeros: so neither inode tables nor the
+    journal need to be zeroed, now or by the guest's lazy initialisation.
+    Features are listed one by one: not what this host's mke2fs.conf thinks.
+    No orphan_file (4.19 kernels do not know it), no resize_inode (64bit grows
+    without), no reserved blocks (the workload is root on this disk).
+    """
+    disk = session.export("root", arguments["path"], BUILD)
+    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0"]
+    command += ["-L", arguments["label"], "-J", f"size={arguments['journal_mib']}", "-O", _FEATURES]
+    command += ["-E", "lazy_itable_init=1,nodiscard,assume_storage_prezeroed=1,root_owner=0:0", disk.export]
+    run(command)
+    root = session.attach(disk)
+    os.rmdir("lost+found", dir_fd=root)  # no container has ever seen one; e2fsck makes it when it needs it
+    if arguments["directory"]:
+        os.mkdir(arguments["directory"], 0o755, dir_fd=root)
+    return {}
+
+
+def flatten(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Copy what ``source`` shows, its whole chain, into one new disk."""
+    run(["qemu-img", "convert", "-q", "-f", "vmdk", "-O", "vmdk", arguments["source"], arguments["target"]])
+    return {}
+
+
+def grow(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Let the mounted file system fill its disk."""
+    session.grow("root")
+    return {}
+
+
+def stat(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    result = archive.stat_path(session.root("root"), os.fsencode(arguments["path"]))
+    return {
+        "name": os.fsdecode(result.name),
+        "size": result.size,
+        "mode": result.mode,
+        "mtime": result.mtime_ns,
+        "link_target": os.fsdecode(result.link_target),
+    }
+
+
+def pack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    return _download(channel, archive.pack(session.root("root"), os.fsencode(arguments["path"])))
+
+
+def unpack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    owner = arguments.get("owner")
+    options = archive.UnpackOptions(
+        layer=arguments.get("layer", False),
+        no_overwrite_dir_non_dir=arguments.get("no_overwrite_dir_non_dir", False),
+        owner=(owner[0], owner[1]) if owner else None,
+    )
+    with archive.Unpacker(session.root("root"), os.fsencode(arguments["path"]), options=options) as unpacker:
+        while True:
+            kind, body = channel.receive()
+            if kind == END:
+                break
+            if kind == CANCEL:
+                raise Cancelled("the sender gave up")
+            unpacker.feed(body)
+        result = unpacker.finish()
+    return {"members": result.members, "size": result.size, "skipped_xattrs": result.skipped_xattrs}
+
+
+def changes(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The differences between ``lower`` and ``root``: kind, path, zero byte; repeated."""
+    return _download(channel, _listed(compare(session.root("lower"), session.root("root"))))
+
+
+def export_changes(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    return _download(channel, pack_changes(session.root("lower"), session.root("root")))
+
+
+VERBS: dict[str, Callable[[Session, Channel, dict[str, Any]], dict[str, Any]]] = {
+    "mount": mount,
+    "bind": bind,
+    "format": format_disk,
+    "flatten": flatten,
+    "grow": grow,
+    "stat": stat,
+    "pack": pack,
+    "unpack": unpack,
+    "changes": changes,
+    "export_changes": export_changes,
+}
+
+
+def _download(channel: Channel, chunks: Iterator[bytes]) -> dict[str, Any]:
+    for chunk in chunks:
+        if channel.cancelled():
+            break
+        channel.send(DATA, chunk)
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        close()
+    return {}
+
+
+def _listed(entries: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    buffer = bytearray()
+    for kind, path in entries:
+        buffer += kind + path + b"\0"
+        if len(buffer) >= _LIST_SIZE:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer)

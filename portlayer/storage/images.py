@@ -1,0 +1,312 @@
+"""Image layers as a tree of disks.
+
+A layer's disk is a VMDK child of its parent's, an ext4 file system with the
+whole content up to this layer; the chain ID names it. All chains start at one
+formatted template. A layer without entries has no disk: it shares its
+parent's. The 21st disk of a chain is a flattened copy, chain and layer in one
+disk, so that no read goes through more than twenty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portlayer.errors import PortLayerError
+from portlayer.offline import vmdk
+from portlayer.portlayer_pb2 import Reason
+from portlayer.storage import durable
+from portlayer.storage.failures import translated
+from portlayer.storage.layerstream import LayerStream
+from portlayer.storage.worker import Workshop
+
+__all__ = ["ImageStore", "LayerInfo"]
+
+MAX_DEPTH = 20  # disks in a chain
+_JOURNAL_MIB = 32
+_SLOTS = 4
+_CHAIN_ID = re.compile(r"sha256:[0-9a-f]{64}")
+_EMPTY_ARCHIVE = bytes(1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    chain_id: str
+    parent: str  # chain ID; "" = none
+    diff_id: str
+    size: int  # bytes of file content in the layer's archive
+    disk_bytes: int  # of the layer's own disk on this host
+    path: Path  # the disk to stand on: the parent's when the layer is empty
+    empty: bool
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    info: LayerInfo
+    depth: int  # disks from the template to this layer's, inclusive
+
+
+def _no_step(name: str) -> None:
+    pass
+
+
+class ImageStore:
+    """All layers of one VCH.
+
+    ``owner``: user and group QEMU runs as; it may read the disks. ``disk_bytes``:
+    size of the file system that chains start with. ``step`` is called with the
+    name of every step that changes what a restart would find.
+    """
+
+    def __init__(
+        self, root: Path, *, owner: tuple[int, int], disk_bytes: int, step: Callable[[str], None] = _no_step
+    ) -> None:
+        self._root = root
+        self._owner = owner
+        self._disk_bytes = disk_bytes
+        self._step = step
+        self._workshop = Workshop(root, slots=_SLOTS)
+        self._layers: dict[str, _Layer] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._building: Counter[str] = Counter()  # parents of layers being made
+
+    @property
+    def base(self) -> Path:
+        """The empty file system."""
+        return self._root / f"base-{self._disk_bytes}" / "disk.vmdk"
+
+    async def open(self) -> None:
+        """Sweep, make the template when there is none, read what is there.
+
+        Raises:
+            PortLayerError: a layer is damaged; the message names it.
+        """
+        with translated(f"image store {self._root}", place=self._root.parent):
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._root.chmod(0o711)
+            await self._workshop.open()
+            await asyncio.to_thread(durable.sweep, self._root)
+            if not self.base.exists():
+                await self._make_base()
+            self._layers = await asyncio.to_thread(self._load)
+
+    # -- layers
+
+    async def put(
+        self,
+        *,
+        chain_id: str,
+        parent: str,
+        diff_id: str,
+        labels: Mapping[str, str],
+        chunks: AsyncIterator[bytes],
+    ) -> LayerInfo:
+        """Make a layer from its uncompressed archive, as the chunks come.
+
+        The end of ``chunks`` commits. When it raises, or anything else goes
+        wrong, nothing remains. A layer that exists is returned without
+        reading ``chunks``; so is one that somebody else is just making, when
+        it is there.
+
+        Raises:
+            PortLayerError: BAD_LAYER, NO_SPACE, NO_SUCH_LAYER (the parent)
+        """
+        for name, value in (("chain ID", chain_id), ("diff ID", diff_id), ("parent", parent)):
+            if not _CHAIN_ID.fullmatch(value) and (value or name != "parent"):
+                raise PortLayerError(Reason.BAD_LAYER, f"malformed {name} {value[:80]!r}")
+        lock = self._locks.setdefault(chain_id, asyncio.Lock())
+        async with lock:
+            if chain_id in self._layers:
+                return self.get(chain_id)
+            if parent:
+                self._layer(parent)
+            self._building[parent] += 1
+            try:
+                layer = await self._build(
+                    chain_id=chain_id,
+                    parent=parent,
+                    diff_id=diff_id,
+                    labels=labels,
+                    stream=LayerStream(chunks),
+                )
+            finally:
+                self._building[parent] -= 1
+            self._layers[chain_id] = layer
+            return layer.info
+
+    def list(self) -> list[LayerInfo]:
+        return [layer.info for layer in self._layers.values()]
+
+    def get(self, chain_id: str) -> LayerInfo:
+        return self._layer(chain_id).info
+
+    async def remove(self, chain_id: str, *, users: Collection[str]) -> None:
+        """Remove a layer nobody stands on. ``users``: chain IDs that containers stand on.
+
+        Raises:
+            PortLayerError: NO_SUCH_LAYER, LAYER_IN_USE
+        """
+        self._layer(chain_id)
+        if chain_id in users:
+            raise PortLayerError(Reason.LAYER_IN_USE, f"layer {chain_id} is used by a container")
+        if self._building[chain_id] or any(layer.info.parent == chain_id for layer in self._layers.values()):
+            raise PortLayerError(Reason.LAYER_IN_USE, f"layer {chain_id} has child layers")
+        del self._layers[chain_id]
+        self._step("layer:removing")
+        with translated(f"layer {chain_id}", place=self._root):
+            await asyncio.to_thread(durable.remove, self._directory(chain_id))
+
+    async def export(self, chain_id: str) -> AsyncIterator[bytes]:
+        """The layer's differences to its parent as an archive.
+
+        Same content as the archive it came from, but not the same bytes.
+        """
+        info = self.get(chain_id)
+        if info.empty:
+            yield _EMPTY_ARCHIVE
+            return
+        lower = self.get(info.parent).path if info.parent else self.base
+        with translated(f"layer {chain_id}", place=self._root):
+            async with self._workshop.session() as worker:
+                await worker.call("mount", name="lower", path=str(lower), mode="read")
+                await worker.call("mount", name="root", path=str(info.path), mode="read")
+                async for chunk in worker.download("export_changes"):
+                    yield chunk
+
+    # -- making
+
+    async def _build(
+        self, *, chain_id: str, parent: str, diff_id: str, labels: Mapping[str, str], stream: LayerStream
+    ) -> _Layer:
+        document: dict[str, Any] = {
+            "version": 1,
+            "chain_id": chain_id,
+            "parent": parent,
+            "diff_id": diff_id,
+            "labels": dict(labels),
+        }
+        with (
+            durable.new_directory(self._root) as directory,
+            translated(f"layer {chain_id}", place=self._root),
+        ):
+            self._step("layer:directory")
+            depth = self._layers[parent].depth if parent else 1
+            if await stream.is_empty():
+                await stream.drain()
+                stream.verify(diff_id)
+                document |= {"empty": True, "size": 0, "depth": depth}
+            else:
+                flat = depth >= MAX_DEPTH
+                size = await self._apply(directory, parent, stream, diff_id, flat=flat)
+                document |= {"empty": False, "size": size, "depth": 1 if flat else depth + 1}
+            await asyncio.to_thread(
+                self._publish, directory, self._directory(chain_id), "layer.json", document
+            )
+        self._step("layer:published")
+        return self._decode(document)
+
+    async def _apply(
+        self, directory: Path, parent: str, stream: LayerStream, diff_id: str, *, flat: bool
+    ) -> int:
+        below = self.get(parent).path if parent else self.base
+        disk = directory / "disk.vmdk"
+        async with self._workshop.session() as worker:
+            if flat:
+                await worker.call("flatten", source=str(below), target=str(disk))
+            else:
+                vmdk.create(disk, parent=below)
+            self._step("layer:disk")
+            await worker.call("mount", name="root", path=str(disk), mode="build")
+            self._step("layer:mounted")
+            result = await worker.upload("unpack", aiter(stream), path="/", layer=True)
+            self._step("layer:unpacked")
+            stream.verify(diff_id)
+        self._step("layer:closed")
+        return int(result["size"])
+
+    async def _make_base(self) -> None:
+        with durable.new_directory(self._root) as directory:
+            disk = directory / "disk.vmdk"
+            vmdk.create(disk, capacity=self._disk_bytes)
+            async with self._workshop.session() as worker:
+                await worker.call(
+                    "format", path=str(disk), label="mooring", journal_mib=_JOURNAL_MIB, directory=""
+                )
+            self._step("base:formatted")
+            await asyncio.to_thread(self._publish, directory, self.base.parent, None, {})
+
+    def _publish(self, directory: Path, target: Path, name: str | None, document: dict[str, Any]) -> None:
+        disk = directory / "disk.vmdk"
+        if disk.exists():
+            os.chown(disk, 0, self._owner[1])
+            disk.chmod(0o440)
+        os.chown(directory, 0, self._owner[1])
+        if name is not None:
+            durable.write_file(directory / name, json.dumps(document, indent=1).encode())
+        self._step("layer:described")
+        durable.publish(directory, target)
+
+    # -- reading
+
+    def _load(self) -> dict[str, _Layer]:
+        documents = {}
+        for path in self._root.iterdir():
+            if path.name.startswith((".", "base-")):
+                continue
+            try:
+                document = json.loads((path / "layer.json").read_text())
+                documents[str(document["chain_id"])] = document
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise PortLayerError(Reason.UNSPECIFIED, f"damaged layer {path}: {error!r}") from error
+        self._layers = {}
+        for chain_id in documents:
+            self._load_with_parents(chain_id, documents)
+        return self._layers
+
+    def _load_with_parents(self, chain_id: str, documents: dict[str, dict[str, Any]]) -> None:
+        line: list[str] = []
+        while chain_id and chain_id not in self._layers:
+            if chain_id not in documents or len(line) > len(documents):
+                raise PortLayerError(Reason.UNSPECIFIED, f"damaged image store: layer {chain_id} is missing")
+            line.append(chain_id)
+            chain_id = documents[chain_id]["parent"]
+        for known in reversed(line):
+            self._layers[known] = self._decode(documents[known])
+
+    def _decode(self, document: dict[str, Any]) -> _Layer:
+        chain_id, parent, empty = document["chain_id"], document["parent"], document["empty"]
+        path = self._directory(chain_id) / "disk.vmdk"
+        disk_bytes = 0
+        if empty:
+            path = self._layers[parent].info.path if parent else self.base
+        else:
+            disk_bytes = path.stat().st_blocks * 512
+        info = LayerInfo(
+            chain_id=chain_id,
+            parent=parent,
+            diff_id=document["diff_id"],
+            size=document["size"],
+            disk_bytes=disk_bytes,
+            path=path,
+            empty=empty,
+            labels=document["labels"],
+        )
+        return _Layer(info=info, depth=document["depth"])
+
+    def _layer(self, chain_id: str) -> _Layer:
+        try:
+            return self._layers[chain_id]
+        except KeyError:
+            raise PortLayerError(Reason.NO_SUCH_LAYER, f"no such layer: {chain_id[:80]}") from None
+
+    def _directory(self, chain_id: str) -> Path:
+        return self._root / chain_id.removeprefix("sha256:")

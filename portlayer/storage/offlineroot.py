@@ -1,0 +1,83 @@
+"""A stopped container's file system, as ``docker cp`` needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from portlayer.storage.failures import translated
+from portlayer.storage.worker import Worker
+from tether.tether_pb2 import PathStat
+
+__all__ = ["OfflineRoot"]
+
+
+class OfflineRoot:
+    """Every path is resolved inside the root, by the child that has it mounted. One call at a time."""
+
+    def __init__(self, worker: Worker, place: Path) -> None:
+        self._worker = worker
+        self._place = place
+        self._turn = asyncio.Lock()
+
+    async def stat(self, path: bytes) -> PathStat:
+        """
+        Raises:
+            PortLayerError: NO_SUCH_PATH
+        """
+        async with self._turn:
+            with translated(_shown(path), place=self._place):
+                found = await self._worker.call("stat", path=os.fsdecode(path))
+        return PathStat(
+            name=os.fsencode(found["name"]),
+            size=found["size"],
+            mode=found["mode"],
+            mtime=max(found["mtime"], 0),
+            link_target=os.fsencode(found["link_target"]),
+        )
+
+    async def copy_out(self, path: bytes) -> AsyncIterator[bytes]:
+        """A tar of ``path``, its base name as the top entry.
+
+        Raises:
+            PortLayerError: NO_SUCH_PATH
+        """
+        async with self._turn:
+            with translated(_shown(path), place=self._place):
+                async for chunk in self._worker.download("pack", path=os.fsdecode(path)):
+                    yield chunk
+
+    async def copy_in(
+        self,
+        path: bytes,
+        chunks: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        """Unpack an archive into the existing directory ``path``.
+
+        The archive's owners are kept, as Docker does. ``copy_uid_gid`` gives
+        everything to ``owner`` instead, the user the container runs as, if it
+        has one.
+
+        Raises:
+            PortLayerError: NO_SUCH_PATH, IS_DIRECTORY_CONFLICT, BAD_LAYER (malformed archive),
+                NO_SPACE, NOT_SUPPORTED (a read-only volume)
+        """
+        async with self._turn:
+            with translated(_shown(path), place=self._place):
+                await self._worker.upload(
+                    "unpack",
+                    chunks,
+                    path=os.fsdecode(path),
+                    no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+                    owner=list(owner) if owner and copy_uid_gid else None,
+                )
+
+
+def _shown(path: bytes) -> str:
+    return path[:200].decode("utf-8", "backslashreplace")

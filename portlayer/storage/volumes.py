@@ -1,0 +1,240 @@
+"""Volumes: disks of their own, in stores that have labels.
+
+A volume is an ext4 file system with one directory, ``data``, which is what
+containers see: so they never see a ``lost+found``, and a new volume is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portlayer.errors import PortLayerError
+from portlayer.offline import vmdk
+from portlayer.portlayer_pb2 import Reason
+from portlayer.storage import durable
+from portlayer.storage.capacity import parse_capacity
+from portlayer.storage.failures import translated
+from portlayer.storage.worker import Workshop
+
+__all__ = ["VolumeInfo", "VolumeStores"]
+
+DEFAULT_CAPACITY = 10 << 30
+MIN_CAPACITY = 16 << 20  # what an ext4 with a journal needs
+MAX_CAPACITY = 2 << 40  # of a sparse VMDK
+_SLOTS = 4
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+_DRIVERS = ("", "local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeInfo:
+    name: str
+    store: str
+    driver: str
+    capacity: int  # bytes
+    created_at: int
+    labels: dict[str, str]
+    options: dict[str, str]  # as given
+    anonymous: bool
+    path: Path  # the disk
+    metadata: bytes
+
+
+def _no_step(name: str) -> None:
+    pass
+
+
+class VolumeStores:
+    """All volumes of one VCH. ``stores``: label -> directory; "default" is one of them."""
+
+    def __init__(
+        self, stores: Mapping[str, Path], *, owner: tuple[int, int], step: Callable[[str], None] = _no_step
+    ) -> None:
+        if "default" not in stores:
+            raise ValueError('there must be a volume store "default"')
+        self._stores = dict(stores)
+        self._owner = owner
+        self._step = step
+        self._workshops = {label: Workshop(path, slots=_SLOTS) for label, path in stores.items()}
+        self._volumes: dict[str, VolumeInfo] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def open(self) -> None:
+        """Sweep and read what is there.
+
+        Raises:
+            PortLayerError: a volume is damaged; the message names it.
+        """
+        self._volumes = {}
+        for label, root in self._stores.items():
+            with translated(f"volume store {label!r}", place=root.parent):
+                root.mkdir(parents=True, exist_ok=True)
+                root.chmod(0o711)
+                await self._workshops[label].open()
+                await asyncio.to_thread(durable.sweep, root)
+                for path in root.iterdir():
+                    if not path.name.startswith("."):
+                        self._volumes[path.name] = self._load(label, path)
+
+    async def create(
+        self,
+        *,
+        name: str,
+        driver: str,
+        options: Mapping[str, str],
+        labels: Mapping[str, str],
+        anonymous: bool,
+        metadata: bytes,
+        created_at: int,
+    ) -> VolumeInfo:
+        """Make a volume, or return the one of this name.
+
+        Options: ``VolumeStore`` (a label), ``Capacity`` (like 10GB), in any case.
+
+        Raises:
+            PortLayerError: NOT_SUPPORTED (names what), NO_SPACE
+        """
+        if not _NAME.fullmatch(name):
+            message = (
+                f"{name[:80]!r} includes invalid characters for a volume name, or is too short: "
+                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed, two or more of them'
+            )
+            raise PortLayerError(Reason.NOT_SUPPORTED, message)
+        if driver not in _DRIVERS:
+            raise PortLayerError(Reason.NOT_SUPPORTED, f"volume driver {driver[:80]!r} is not supported")
+        store, capacity = self._parse(options)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if name in self._volumes:
+                return self._volumes[name]
+            info = VolumeInfo(
+                name=name,
+                store=store,
+                driver=driver or "local",
+                capacity=capacity,
+                created_at=created_at,
+                labels=dict(labels),
+                options=dict(options),
+                anonymous=anonymous,
+                path=self._stores[store] / name / "disk.vmdk",
+                metadata=metadata,
+            )
+            with translated(f"volume {name}", place=self._stores[store]):
+                await self._make(info)
+            self._volumes[name] = info
+            return info
+
+    def get(self, name: str) -> VolumeInfo:
+        try:
+            return self._volumes[name]
+        except KeyError:
+            raise PortLayerError(Reason.NO_SUCH_VOLUME, f"no such volume: {name[:255]}") from None
+
+    def list(self) -> list[VolumeInfo]:
+        return list(self._volumes.values())
+
+    async def remove(self, name: str) -> None:
+        """
+        Raises:
+            PortLayerError: NO_SUCH_VOLUME
+        """
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            info = self.get(name)
+            self._step("volume:removing")
+            with translated(f"volume {name}", place=info.path.parent.parent):
+                await asyncio.to_thread(durable.remove, info.path.parent)
+            del self._volumes[name]
+
+    async def used_bytes(self, name: str) -> int:
+        """Bytes the volume's disk takes on this host."""
+        return self.get(name).path.stat().st_blocks * 512
+
+    async def _make(self, info: VolumeInfo) -> None:
+        root = self._stores[info.store]
+        with durable.new_directory(root) as directory:
+            self._step("volume:directory")
+            disk = directory / "disk.vmdk"
+            vmdk.create(disk, capacity=info.capacity)
+            async with self._workshops[info.store].session() as worker:
+                await worker.call(
+                    "format",
+                    path=str(disk),
+                    label=_label(info.name),
+                    journal_mib=min(max(info.capacity >> 26, 4), 32),  # a 64th
+                    directory="data",
+                )
+            self._step("volume:formatted")
+            await asyncio.to_thread(self._publish, directory, info)
+        self._step("volume:published")
+
+    def _publish(self, directory: Path, info: VolumeInfo) -> None:
+        os.chown(directory / "disk.vmdk", *self._owner)
+        os.chown(directory, 0, self._owner[1])
+        document = {
+            "version": 1,
+            "name": info.name,
+            "driver": info.driver,
+            "capacity": info.capacity,
+            "created_at": info.created_at,
+            "labels": info.labels,
+            "options": info.options,
+            "anonymous": info.anonymous,
+            "metadata": base64.b64encode(info.metadata).decode(),
+        }
+        durable.write_file(directory / "volume.json", json.dumps(document, indent=1).encode())
+        durable.publish(directory, info.path.parent)
+
+    def _load(self, store: str, path: Path) -> VolumeInfo:
+        try:
+            document: dict[str, Any] = json.loads((path / "volume.json").read_text())
+            return VolumeInfo(
+                name=document["name"],
+                store=store,
+                driver=document["driver"],
+                capacity=document["capacity"],
+                created_at=document["created_at"],
+                labels=document["labels"],
+                options=document["options"],
+                anonymous=document["anonymous"],
+                path=path / "disk.vmdk",
+                metadata=base64.b64decode(document["metadata"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise PortLayerError(Reason.UNSPECIFIED, f"damaged volume {path}: {error!r}") from error
+
+    def _parse(self, options: Mapping[str, str]) -> tuple[str, int]:
+        store, capacity = "default", DEFAULT_CAPACITY
+        for key, value in options.items():
+            if key.lower() == "volumestore":
+                store = value
+                if store not in self._stores:
+                    known = ", ".join(sorted(self._stores))
+                    raise PortLayerError(
+                        Reason.NOT_SUPPORTED, f"no volume store {value[:80]!r}; there are: {known}"
+                    )
+            elif key.lower() == "capacity":
+                try:
+                    capacity = parse_capacity(value)
+                except ValueError as error:
+                    raise PortLayerError(Reason.NOT_SUPPORTED, f"volume option {key}: {error}") from None
+                if not MIN_CAPACITY <= capacity <= MAX_CAPACITY:
+                    raise PortLayerError(
+                        Reason.NOT_SUPPORTED, f"volume option {key}: {value} is not between 16MB and 2TB"
+                    )
+            else:
+                raise PortLayerError(Reason.NOT_SUPPORTED, f"volume option {key[:80]!r} is not supported")
+        return store, capacity
+
+
+def _label(name: str) -> str:
+    """An ext4 label has 16 bytes: the name, or what is unique of it."""
+    return name if len(name) <= 16 else hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""The container's file systems in the tether's own view: root and volumes, mounted and taken apart.
+
+Runs in the forked child that becomes the container, before it has namespaces of
+its own: mounts appear for the tether too, which unmounts them at the end, and
+a slow disk or a long copy-up keeps nobody waiting but this container.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tether import linux
+from tether.copyup import copy_up
+from tether.disks import DiskError, find_disk, mount_disk
+from tether.tether_pb2 import BootConfig, Mount
+from tether.uevents import Uevents
+
+__all__ = ["ROOT", "mount_all", "mount_points", "volume_paths"]
+
+_BASE = "/run/mooring"
+ROOT = f"{_BASE}/root"
+
+
+def volume_paths(config: BootConfig) -> list[str]:
+    """Where the content of each of ``config.mounts`` is once `mount_all` has run."""
+    return [f"{_BASE}/content/{number}" for number in range(len(config.mounts))]
+
+
+def mount_points(config: BootConfig) -> list[str]:
+    """Everything that `mount_all` mounts, to be unmounted in this order."""
+    volumes = [f"{_BASE}/volume/{number}" for number in range(len(config.mounts))]
+    return [*volume_paths(config), *volumes, ROOT]
+
+
+def mount_all(config: BootConfig) -> None:
+    """Mount the root disk and every volume, and fill new volumes from the image.
+
+    Raises:
+        DiskError: names the disk or the path.
+        OSError: copying failed.
+    """
+    uevents = Uevents()
+    try:
+        mount_disk(find_disk(config.root, uevents), ROOT, uevents, read_only=False)
+        for number, mount in enumerate(config.mounts):
+            _mount_volume(number, mount, uevents)
+    finally:
+        uevents.close()
+
+
+def _mount_volume(number: int, mount: Mount, uevents: Uevents) -> None:
+    target = f"{_BASE}/volume/{number}"
+    mount_disk(find_disk(mount.disk, uevents), target, uevents, read_only=mount.read_only)
+    volume = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if mount.copy_up and not mount.read_only and not mount.subpath:
+            _copy_from_image(mount.destination, volume)
+        content = _content(volume, mount.subpath)
+    finally:
+        os.close(volume)
+    try:
+        # A bind of its own, so that neither "data" nor a subpath is resolved a second time.
+        place = volume_path = f"{_BASE}/content/{number}"
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        tree = linux.open_tree_at(content, volume_path)
+        try:
+            linux.move_mount(tree, place)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(content)
+
+
+def _content(volume: int, subpath: str) -> int:
+    data = linux.openat2(
+        volume, "data", os.O_PATH | os.O_DIRECTORY, resolve=linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS
+    )
+    if not subpath:
+        return data
+    try:
+        return linux.openat2(
+            data,
+            subpath.strip("/"),
+            os.O_PATH | os.O_DIRECTORY,
+            resolve=linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS,
+        )
+    except OSError as error:
+        words = os.strerror(error.errno or errno.EIO).lower()
+        raise DiskError(f"cannot access path {subpath} in the volume: {words}") from error
+    finally:
+        os.close(data)
+
+
+def _copy_from_image(destination: str, volume: int) -> None:
+    root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        source = linux.openat2(
+            root,
+            destination,
+            os.O_RDONLY | os.O_DIRECTORY,
+            resolve=linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS,
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return  # the image has no directory there
+        raise
+    finally:
+        os.close(root)
+    try:
+        copy_up(source, volume)
+    finally:
+        os.close(source)
