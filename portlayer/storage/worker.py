@@ -59,6 +59,7 @@ class Worker:
         self._from = process.stdout
         self._words = b""
         self._listening = asyncio.create_task(self._listen(process.stderr))
+        self._header: tuple[int, int] | None = None  # of a frame whose body is still to come
         self._busy = False  # a request has not been answered
 
     @property
@@ -163,9 +164,14 @@ class Worker:
             raise await self._death() from None
 
     async def _receive(self) -> tuple[int, bytes]:
+        """The next frame. Being cancelled in the middle of one does not lose its beginning."""
         try:
-            kind, length = HEADER.unpack(await self._from.readexactly(HEADER.size))
-            return kind, await self._from.readexactly(length)
+            if self._header is None:
+                self._header = HEADER.unpack(await self._from.readexactly(HEADER.size))
+            kind, length = self._header
+            body = await self._from.readexactly(length)
+            self._header = None
+            return kind, body
         except asyncio.IncompleteReadError:
             raise await self._death() from None
 
