@@ -176,6 +176,11 @@ class VchPaths:
         return self.root / "log"
 
     @property
+    def accelerator(self) -> Path:
+        """What the accelerator probe found, for one boot of the host."""
+        return self.root / "accelerator.json"
+
+    @property
     def docker_socket(self) -> Path:
         return self.run / "docker.sock"
 

@@ -29,6 +29,7 @@ __all__ = [
     "LaunchError",
     "Nic",
     "NoSuchVm",
+    "NotSupported",
     "PowerState",
     "VmConfig",
     "VmEvent",
@@ -55,6 +56,10 @@ class ConcurrentAccess(HypervisorError):
 
 class LaunchError(HypervisorError):
     """The VM did not come up; the message ends with the hypervisor's own words."""
+
+
+class NotSupported(HypervisorError):
+    """This back end cannot do that with this VM; the message says why."""
 
 
 class PowerState(enum.Enum):
@@ -192,7 +197,8 @@ class Hypervisor(Protocol):
     def watch(self) -> AsyncIterator[VmEvent]:
         """Power events of all VMs from now on, whoever caused them. Never polled by the caller."""
 
-    # -- hot plug (running VMs)
+    # -- hot plug (running VMs). The configuration follows, so the change version grows.
+    # Repeating a call that got no answer is safe.
     async def add_nic(self, vm: str, nic: Nic) -> None: ...
 
     async def remove_nic(self, vm: str, nic_id: str) -> None: ...

@@ -1,0 +1,208 @@
+"""The command line of one VM, as a pure function of its configuration.
+
+Nothing is read and nothing opened here. What QEMU must not be able to reach by
+name is passed as an open descriptor (monitor, channel, taps); the paths that
+remain are files of this VM, its disks and the boot files.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from portlayer.hypervisor.base import HypervisorError, VmConfig
+from portlayer.hypervisor.qemu.devices import (
+    HOT_BUS,
+    Profile,
+    check_config,
+    disk_backend,
+    disk_device,
+    free_target,
+    nic_backend,
+    nic_device,
+)
+
+__all__ = ["Boot", "LaunchFiles", "build", "kernel_arguments", "process_name"]
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+TRANSLATION_CACHE_MIB = 64  # QEMU's default reserves 1 GiB per VM and fills 200 MB of it
+ROOT_SLOTS = 24  # of pcie.0's 32, for disks and NICs there at start; the others go behind the bridge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    """What all VMs of one VCH start from."""
+
+    binary: str
+    profile: Profile
+    accelerator: str  # "kvm" | "tcg"
+    kernel: Path
+    initrd: Path
+    iso: Path | None = None
+    cmdline: str = ""
+    tsc_khz: int = 0  # 0 = let the guest calibrate
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchFiles:
+    """What one start hands over: descriptors by number, files by path."""
+
+    monitor: int
+    channel: int
+    boot_config: Path | None
+    journal: Path
+    console: Path
+    taps: Mapping[str, int] = field(default_factory=dict)  # NIC id -> descriptor
+    memory: int | None = None  # descriptor of a saved memory state to start from
+
+
+def process_name(vm: str) -> str:
+    """The word by which a QEMU process is recognised as this VM's."""
+    return f"mooring-{vm}"
+
+
+def kernel_arguments(boot: Boot) -> str:
+    """The guest kernel's command line (direct boot only; an ISO brings its own)."""
+    words = ["console=ttyS0", "quiet", "reboot=t", "panic=-1", "random.trust_cpu=on"]
+    if boot.tsc_khz and boot.accelerator == "tcg":
+        # Calibration against an emulated timer takes time and fails on a loaded host.
+        words.append(f"tsc_early_khz={boot.tsc_khz}")
+    words.extend(boot.cmdline.split())
+    return " ".join(words)
+
+
+def build(boot: Boot, config: VmConfig, files: LaunchFiles) -> list[str]:
+    """The whole argument vector.
+
+    Raises:
+        HypervisorError: the configuration cannot be a VM of this profile.
+    """
+    check_config(config, boot.profile)
+    arguments = [
+        boot.binary,
+        *("-name", process_name(config.id)),
+        *("-uuid", str(uuid.UUID(config.id[:32]))),
+        *("-nodefaults", "-no-user-config"),
+        *("-display", "none"),
+        *("-sandbox", SANDBOX),
+        *("-machine", _machine(boot.profile)),
+        *_processor(boot.accelerator),
+        *("-smp", str(config.vcpus)),
+        *("-m", f"{config.memory_mib}M"),
+        *("-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown"),
+        *("-chardev", f"socket,id=monitor,fd={files.monitor},server=on,wait=off"),
+        *("-mon", "chardev=monitor,mode=control"),
+        *("-chardev", f"file,id=console,path={_escaped(files.console)},append=on"),
+        *_json("-device", {"driver": "isa-serial", "id": "serial0", "chardev": "console", "index": 0}),
+    ]
+    if files.boot_config is not None:
+        arguments += ("-fw_cfg", f"name=opt/mooring/boot,file={_escaped(files.boot_config)}")
+    if boot.profile is Profile.FAST:
+        arguments += _fast(boot, files)
+    else:
+        arguments += _vsphere(boot, files)
+    arguments += _disks(boot.profile, config)
+    arguments += _nics(boot.profile, config, files)
+    if files.memory is not None:
+        arguments += ("-incoming", f"fd:{files.memory}")
+    return arguments
+
+
+def _machine(profile: Profile) -> str:
+    if profile is Profile.FAST:
+        # Each of these is a device that the guest's kernel would wait for or probe.
+        return "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off,dump-guest-core=off"
+    return "pc,dump-guest-core=off"
+
+
+def _processor(accelerator: str) -> Sequence[str]:
+    if accelerator == "kvm":
+        return ("-accel", "kvm", "-cpu", "host")
+    if accelerator == "tcg":
+        return ("-accel", f"tcg,tb-size={TRANSLATION_CACHE_MIB}", "-cpu", "max")
+    raise HypervisorError(f"accelerator {accelerator!r}: expected kvm or tcg")
+
+
+def _fast(boot: Boot, files: LaunchFiles) -> list[str]:
+    return [
+        *("-kernel", str(boot.kernel)),
+        *("-initrd", str(boot.initrd)),
+        *("-append", kernel_arguments(boot)),
+        *_json("-device", {"driver": "pci-bridge", "id": HOT_BUS, "bus": "pcie.0", "chassis_nr": 1}),
+        *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
+        *_json("-device", {"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "rng": "entropy"}),
+        *_json("-device", {"driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0"}),
+        *("-chardev", f"socket,id=channel,fd={files.channel},server=on,wait=off"),
+        *_port("channel", 1),
+        *("-chardev", f"file,id=journal,path={_escaped(files.journal)},append=on"),
+        *_port("journal", 2),
+    ]
+
+
+def _port(name: str, number: int) -> Sequence[str]:
+    port = {
+        "driver": "virtserialport",
+        "id": f"port-{name}",
+        "bus": "ports.0",
+        "nr": number,
+        "chardev": name,
+        "name": f"mooring.{name}",
+    }
+    return _json("-device", port)
+
+
+def _vsphere(boot: Boot, files: LaunchFiles) -> list[str]:
+    if boot.iso is None:
+        raise HypervisorError("machine profile vsphere: the VCH has no bootstrap.iso (guest.iso)")
+    media = {
+        "node-name": "media",
+        "driver": "raw",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(boot.iso), "read-only": True},
+    }
+    return [
+        *("-boot", "order=d"),
+        *_json("-blockdev", media),
+        *_json("-device", {"driver": "ide-cd", "id": "cdrom", "bus": "ide.1", "drive": "media"}),
+        *_json("-device", {"driver": "pvscsi", "id": "scsi0"}),
+        *("-chardev", f"socket,id=channel,fd={files.channel},server=on,wait=off"),
+        *_json("-device", {"driver": "isa-serial", "id": "serial1", "chardev": "channel", "index": 1}),
+        *("-chardev", f"file,id=journal,path={_escaped(files.journal)},append=on"),
+        *_json("-device", {"driver": "isa-serial", "id": "serial2", "chardev": "journal", "index": 2}),
+    ]
+
+
+def _disks(profile: Profile, config: VmConfig) -> list[str]:
+    arguments: list[str] = []
+    targets: list[int] = []
+    for slot, disk in enumerate(config.disks):
+        targets.append(free_target(targets))
+        arguments += _json("-blockdev", disk_backend(disk))
+        arguments += _json("-device", disk_device(disk, profile, bus=_bus(profile, slot), target=targets[-1]))
+    return arguments
+
+
+def _nics(profile: Profile, config: VmConfig, files: LaunchFiles) -> list[str]:
+    arguments: list[str] = []
+    for slot, nic in enumerate(config.nics, start=len(config.disks)):
+        arguments += _json("-netdev", nic_backend(nic, str(files.taps[nic.id])))
+        arguments += _json("-device", nic_device(nic, profile, bus=_bus(profile, slot)))
+    return arguments
+
+
+def _bus(profile: Profile, slot: int) -> str:
+    if profile is Profile.VSPHERE:
+        return "pci.0"
+    return "pcie.0" if slot < ROOT_SLOTS else HOT_BUS
+
+
+def _json(option: str, value: Mapping[str, Any]) -> Sequence[str]:
+    return option, json.dumps(value)
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace(",", ",,")

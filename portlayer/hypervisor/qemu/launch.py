@@ -1,0 +1,157 @@
+"""From a configuration to a running, answering QEMU: completely, or with everything undone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from dataclasses import dataclass
+
+from portlayer.hypervisor.base import HypervisorError, LaunchError, VmConfig
+from portlayer.hypervisor.qemu.commandline import LaunchFiles, build
+from portlayer.hypervisor.qemu.devices import free_target
+from portlayer.hypervisor.qemu.host import Host
+from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
+from portlayer.hypervisor.qemu.process import QemuProcess, spawn
+from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
+from portlayer.hypervisor.qemu.store import VmDirectory
+from portlayer.hypervisor.qemu.tap import open_tap
+
+__all__ = ["Launch", "last_words", "launch"]
+
+GREETING_TIMEOUT = 60.0  # dozens of starts at once on few processors
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    process: QemuProcess
+    monitor: Monitor
+    launched: Launched
+
+
+async def launch(host: Host, config: VmConfig, handler: EventHandler) -> Launch:
+    """Start QEMU and shake hands with its monitor.
+
+    Raises:
+        LaunchError: nothing runs and nothing is left; the message ends with QEMU's own words.
+    """
+    directory = host.store.directory(config.id)
+    run = host.run_directory(config.id)
+    accelerator = await host.accelerator.choose()
+    launched = Launched(
+        profile=host.profile.value,
+        accelerator=accelerator,
+        disks=_targets(config),
+        nics=tuple(nic.id for nic in config.nics),
+    )
+    process: QemuProcess | None = None
+    try:
+        await asyncio.to_thread(host.store.prepare_start, config)
+        run.create()
+        run.note_launched(launched)  # true as soon as the lock is held, and meaningless before
+        process = await _spawn(host, config, accelerator, directory, run)
+        _confine(host, config, process)
+        monitor = await _greet(config.id, run, process, handler)
+    except BaseException as error:
+        words = last_words(run, directory)
+        if process is not None:
+            process.kill()
+            await process.wait()
+            process.close()
+            words = f"{process.status or 'ended'}; {last_words(run, directory)}"
+        run.remove()
+        if host.cgroups is not None:
+            host.cgroups.remove(config.id)
+        if isinstance(error, (HypervisorError, OSError)):
+            raise LaunchError(f"VM {config.id[:12]} did not start: {error}: {words}") from error
+        raise
+    return Launch(process=process, monitor=monitor, launched=launched)
+
+
+async def _spawn(
+    host: Host, config: VmConfig, accelerator: str, directory: VmDirectory, run: RunDirectory
+) -> QemuProcess:
+    with contextlib.ExitStack() as ours:  # our copies of what QEMU inherits
+
+        def owned(descriptor: int) -> int:
+            ours.callback(os.close, descriptor)
+            return descriptor
+
+        lock = owned(run.take_lock())
+        monitor = ours.enter_context(run.listen(run.monitor)).fileno()
+        channel = ours.enter_context(run.listen(run.channel)).fileno()
+        taps = {nic.id: owned(open_tap(nic.id)) for nic in config.nics}
+        memory = None
+        if directory.memory.exists():
+            memory = owned(os.open(directory.memory, os.O_RDONLY | os.O_CLOEXEC))
+        arguments = build(
+            host.boot(accelerator),
+            config,
+            LaunchFiles(
+                monitor=monitor,
+                channel=channel,
+                boot_config=directory.boot if config.boot_config else None,
+                journal=directory.journal,
+                console=directory.console,
+                taps=taps,
+                memory=memory,
+            ),
+        )
+        inherited = [lock, monitor, channel, *taps.values()]
+        if memory is not None:
+            inherited.append(memory)
+        pid = await asyncio.to_thread(
+            spawn,
+            arguments,
+            credentials=host.credentials,
+            descriptors=inherited,
+            output=owned(run.open_log()),
+        )
+        process = QemuProcess(pid)
+        run.note_process(pid)
+        return process
+
+
+def _confine(host: Host, config: VmConfig, process: QemuProcess) -> None:
+    try:
+        process.volunteer()
+    except OSError as error:  # when it is gone already, the greeting says so with its own words
+        _log.warning("VM %s: process %d: %s", config.id[:12], process.pid, error)
+    if host.cgroups is not None:
+        host.cgroups.add(config.id, process.pid, memory_mib=config.memory_mib)
+
+
+async def _greet(vm: str, run: RunDirectory, process: QemuProcess, handler: EventHandler) -> Monitor:
+    """The first session, or the process's end, whichever comes first."""
+    connecting = asyncio.ensure_future(Monitor.connect(vm, run.monitor, handler, timeout=GREETING_TIMEOUT))
+    ending = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait((connecting, ending), return_when=asyncio.FIRST_COMPLETED)
+        if connecting.done():
+            return connecting.result()
+        raise MonitorLost(f"QEMU ended before it answered on {run.monitor}")
+    finally:
+        ending.cancel()
+        if not connecting.done():
+            await asyncio.wait((connecting,), timeout=1)  # the peer's end ends it
+        if not connecting.cancel():
+            connecting.exception()
+
+
+def _targets(config: VmConfig) -> dict[str, int]:
+    targets: dict[str, int] = {}
+    for disk in config.disks:
+        targets[disk.id] = free_target(targets.values())
+    return targets
+
+
+def last_words(run: RunDirectory, directory: VmDirectory) -> str:
+    """The end of what QEMU and the guest's kernel had to say, for an error message."""
+    said = tail(run.log, 2048).decode(errors="replace").strip()
+    console = tail(directory.console, 1024).decode(errors="replace").strip().splitlines()[-5:]
+    words = [f"QEMU: {said}" if said else "QEMU said nothing"]
+    if console:
+        words.append(f"console: {' | '.join(line.strip() for line in console)}")
+    return "; ".join(words)
