@@ -23,7 +23,9 @@ from engine.execs import routes as exec_routes
 from engine.http import LATEST, Application, Router, version_text
 from engine.images import ImageService
 from engine.images import routes as image_routes
+from engine.networks import routes as network_routes
 from engine.system import diskusage, info, ping, version
+from engine.volumes import routes as volume_routes
 
 __all__ = ["build_application"]
 
@@ -56,6 +58,8 @@ def build_application(engine: Engine) -> Application:
         statistics,
         processes,
         exec_routes,
+        volume_routes,
+        network_routes,
     ):
         resource.register(router, engine)
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
