@@ -47,8 +47,8 @@ from portlayer.portlayer_pb2_grpc import (
     SystemStub,
     VolumesStub,
 )
-from tether.tether_pb2 import Empty, Process
 from tests.system.harness import GUEST, Host
+from tether.tether_pb2 import Empty, Process
 from vch.config import Defaults, Guest, VchConfig
 
 __all__ = ["Client", "PortLayer", "Stream", "busybox_layer", "reason"]
