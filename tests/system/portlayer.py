@@ -204,10 +204,9 @@ class Client:
         await self.containers.Remove(RemoveContainerRequest(id=identifier, force=True))
 
     async def wait(self, identifier: str) -> WaitReply:
-        reply = WaitReply()
-        async for reply in self.containers.Wait(WaitRequest(id=identifier)):
-            pass
-        return reply
+        call = self.containers.Wait(WaitRequest(id=identifier))
+        await call.read()  # armed
+        return await call.read()
 
     async def logs(self, identifier: str, **fields: Any) -> bytes:
         request = LogsRequest(id=identifier, **({"stdout": True, "stderr": True, "tail": -1} | fields))

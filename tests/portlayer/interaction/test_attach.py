@@ -121,6 +121,19 @@ async def test_an_attach_survives_rotations(world: World, pumps: StdinPumps) -> 
     assert b"".join([data for _, data, _ in await client.rest()]) == b"01234"
 
 
+async def test_a_slow_client_loses_nothing_to_rotation(world: World, pumps: StdinPumps) -> None:
+    await world.running(ID)
+    client = Client(world, pumps)
+    await client.ready()
+    container = world.execution.get(ID)
+    for number in range(5):
+        world.guest(ID).output(b"%d" % number)
+        await world.execution.house.rotate_journal(container, 0)
+    world.guest(ID).exit(0)
+    assert b"".join([data for _, data, _ in await client.rest()]) == b"01234"
+    assert not world.execution.house._readers
+
+
 async def test_only_the_wanted_stream_is_sent(world: World, pumps: StdinPumps) -> None:
     await world.running(ID)
     client = Client(world, pumps, stdout=False)

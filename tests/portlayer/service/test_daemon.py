@@ -16,8 +16,9 @@ from portlayer.service.server import bind, make_server
 
 def test_a_second_one_is_refused(tmp_path: Path) -> None:
     with _only_one(tmp_path):
-        with pytest.raises(AlreadyServed, match="another port layer"), _only_one(tmp_path):
-            pass
+        second = _only_one(tmp_path)
+        with pytest.raises(AlreadyServed, match="another port layer"):
+            second.__enter__()
     with _only_one(tmp_path):
         pass
 

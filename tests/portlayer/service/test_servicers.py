@@ -379,6 +379,14 @@ async def test_volumes(world: World, stubs: Stubs) -> None:
     assert reason(await refused(stubs.volumes.Remove(RemoveVolumeRequest(name="data")))) == "NO_SUCH_VOLUME"
 
 
+async def test_a_volume_that_is_being_removed_takes_no_new_user(world: World, stubs: Stubs) -> None:
+    with world.execution.house.registry.removing_volume("data"):
+        with pytest.raises(PortLayerError, match="being removed") as caught:
+            await world.create(ID, mounts=[mount()])
+        assert caught.value.reason == Reason.NO_SUCH_VOLUME
+    await world.create(ID, mounts=[mount()])
+
+
 async def test_networks(stubs: Stubs) -> None:
     made = await stubs.networks.Create(Network(name="n"))
     assert made.name == "n"
