@@ -46,6 +46,7 @@ def dockerd(host: Host, registry: str) -> Iterator[Docker]:
     command += ["--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")]
     command += ["--pidfile", str(directory / "pid"), "--host", f"unix://{socket}"]
     command += ["--insecure-registry", registry, "--bip", "10.250.0.1/24"]
+    command += ["--registry-mirror", f"http://{registry}"]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
     config = directory / "config"

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from engine import product
+from engine import product, refusals
+from engine.containers import (
+    attach,
+    changes,
+    create,
+    files,
+    inspect,
+    lifecycle,
+    listing,
+    logs,
+    processes,
+    removal,
+    statistics,
+    waiting,
+)
 from engine.context import Engine
+from engine.events import routes as event_routes
+from engine.execs import routes as exec_routes
 from engine.http import LATEST, Application, Router, version_text
 from engine.images import ImageService
 from engine.images import routes as image_routes
-from engine.system import ping, version
+from engine.networks import routes as network_routes
+from engine.system import diskusage, info, ping, version
+from engine.volumes import routes as volume_routes
 
 __all__ = ["build_application"]
 
@@ -23,6 +41,28 @@ def build_application(engine: Engine) -> Application:
     router = Router()
     ping.register(router)
     version.register(router, engine)
+    info.register(router, engine)
+    diskusage.register(router, engine)
+    event_routes.register(router, engine.events)
+    for resource in (
+        listing,
+        create,
+        inspect,
+        lifecycle,
+        removal,
+        waiting,
+        changes,
+        attach,
+        logs,
+        files,
+        statistics,
+        processes,
+        exec_routes,
+        volume_routes,
+        network_routes,
+    ):
+        resource.register(router, engine)
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
         image_routes.register(router, engine, engine.images)
+    refusals.register(router)
     return Application(router=router, headers=HEADERS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from engine.catalog import ImageCatalog
+from engine.containers.index import ContainerIndex
 from engine.events.hub import EventHub
 from engine.rpc import PortLayer
 from vch.config import VchConfig
@@ -20,3 +22,5 @@ class Engine:
     port: PortLayer
     images: ImageCatalog
     events: EventHub
+    containers: ContainerIndex
+    started_at: int = field(default_factory=time.time_ns)

@@ -10,11 +10,14 @@ import logging
 import signal
 
 from engine.app import build_application
+from engine.containers.index import ContainerIndex
 from engine.context import Engine
 from engine.events.hub import EventHub
+from engine.events.pump import EventPump
 from engine.http import HttpServer, server_context
 from engine.images import ImageService
 from engine.rpc import PortLayer
+from engine.sweeper import Sweeper
 from vch.config import Tls, TlsMode, VchConfig
 
 __all__ = ["run"]
@@ -31,17 +34,36 @@ async def run(config: VchConfig) -> None:
     port = PortLayer(config.paths.portlayer_socket)
     events = EventHub()
     images = ImageService(config, port, events)
-    engine = Engine(config=config, port=port, images=images, events=events)
+    engine = Engine(config=config, port=port, images=images, events=events, containers=ContainerIndex(port))
     server = HttpServer(build_application(engine))
+    sweeper = Sweeper(engine)
+    pump = EventPump(engine, on_connected=sweeper.sweep, on_container=sweeper.on_container)
+    loading = asyncio.create_task(images.open())
+    background = [asyncio.create_task(pump.run()), asyncio.create_task(sweeper.run_exec_sweeps())]
     try:
         await server.listen_unix(config.paths.docker_socket, group=config.docker_group)
         await _listen_tcp(server, config.tls)
         logger.info("serving %s", config.paths.docker_socket)
-        await stop.wait()
+        await _until(stop, background)
     finally:
+        for task in (*background, loading):
+            task.cancel()
+        await asyncio.wait([*background, loading])
         await server.close()
+        await sweeper.close()
         await images.close()
         await port.close()
+
+
+async def _until(stop: asyncio.Event, background: list[asyncio.Task[None]]) -> None:
+    """Wait for the signal; a background task that ends is a bug: end with it, the supervisor restarts us."""
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({waiting, *background}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiting}:
+            task.result()
+    finally:
+        waiting.cancel()
 
 
 async def _listen_tcp(server: HttpServer, tls: Tls) -> None:

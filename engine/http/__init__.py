@@ -31,9 +31,9 @@ Answering: ``json_response(value, status)``, ``empty(204)``,
 ``Response(body=…)``, ``streamed(async_generator)``: headers go out at once,
 each chunk is sent as it comes, the generator is closed when the client leaves,
 and when it raises the answer is cut (errors inside a JSON stream are messages
-of that stream: yield them). ``Response(body=Hijack(run=…))`` takes over the
-connection: ``run(duplex)`` reads and writes raw bytes, each half closing on its
-own.
+of that stream: yield them). ``duplex = await request.hijack()`` takes over the
+connection (raw bytes both ways, each half closing on its own); return
+``HIJACKED`` when the session is over.
 
 Errors: raise :class:`ApiError` or a subclass from anywhere below a handler; the
 client gets its status and ``{"message": …}``. Anything else is a 500 and a
@@ -57,13 +57,14 @@ from engine.http.errors import (
 )
 from engine.http.hijack import Duplex
 from engine.http.listeners import HttpServer
-from engine.http.messages import Hijack, Query, Request, Response, empty, json_response, streamed, validated
+from engine.http.messages import HIJACKED, Query, Request, Response, empty, json_response, streamed, validated
 from engine.http.routing import Route, Router
 from engine.http.tls import server_context
 from engine.http.transport import Transport
 from engine.http.versions import LATEST, OLDEST, version_text
 
 __all__ = [
+    "HIJACKED",
     "LATEST",
     "OLDEST",
     "ApiError",
@@ -74,7 +75,6 @@ __all__ = [
     "Disconnected",
     "Duplex",
     "Forbidden",
-    "Hijack",
     "HttpServer",
     "InternalError",
     "NotFound",

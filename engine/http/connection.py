@@ -24,7 +24,7 @@ import h11
 from engine import operation
 from engine.http.errors import ApiError, BadRequest, Disconnected
 from engine.http.hijack import Duplex
-from engine.http.messages import Hijack, Query, Request, Response, json_response
+from engine.http.messages import Query, Request, Response, json_response
 from engine.http.routing import Router
 from engine.http.transport import Transport
 from engine.http.versions import negotiate
@@ -140,18 +140,20 @@ class Connection:
         logger.debug("%s %s %s", self._transport.peer, method, target)
         try:
             response = await self._call_handler(method, target, head)
-        except ApiError as error:
+        except (ApiError, Disconnected) as error:
+            if self._hijacked:
+                raise Disconnected(f"{method} {target}: session ended: {error}") from error
+            if isinstance(error, Disconnected):
+                raise
             if error.status >= 500:
                 logger.warning("%s %s: %d %s", method, target, error.status, error.message)
             response = _error_response(error.status, error.message)
-        except Disconnected:
-            raise
-        except Exception:
+        except Exception as error:
             logger.exception("%s %s failed", method, target)
+            if self._hijacked:
+                raise Disconnected("session ended by a bug") from error
             response = _error_response(500, f"internal error in operation {operation.current()}")
-        if isinstance(response.body, Hijack):
-            await self._hijack(response, response.body)
-        else:
+        if not self._hijacked:
             await self._send(response, head_only=method == "HEAD")
 
     async def _call_handler(self, method: str, target: str, head: h11.Request) -> Response:
@@ -171,7 +173,7 @@ class Connection:
             version=version,
             query=Query(raw_query),
             headers=headers,
-            source=self,
+            exchange=self,
             peer=self._transport.peer,
             match=match,
             upgrade="upgrade" in headers.get("connection", "").lower() and "upgrade" in headers,
@@ -266,7 +268,6 @@ class Connection:
                 data += self._encode(h11.Data(data=body))
             await self._transport.write(data + self._encode(h11.EndOfMessage()))
             return
-        assert not isinstance(body, Hijack)
         try:
             if self._eof:
                 raise Disconnected("client went away")
@@ -292,17 +293,19 @@ class Connection:
     def _encode(self, event: h11.Event) -> bytes:
         return self._h11.send(event) or b""
 
-    async def _hijack(self, response: Response, hijack: Hijack) -> None:
+    async def hijack(self, content_type: str) -> Duplex:
+        while await self.receive():  # what is left of the request's body is not the session's input
+            pass
         await self._stop_watching()
         upgraded = self._h11.their_state is _MIGHT_SWITCH
-        lines = [("Content-Type", hijack.content_type), *self._application.headers, *response.headers]
+        lines = [("Content-Type", content_type), *self._application.headers]
         if upgraded:
             lines[:0] = [("Connection", "Upgrade"), ("Upgrade", "tcp")]
         status = "101 UPGRADED" if upgraded else "200 OK"
         head = f"HTTP/1.1 {status}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines) + "\r\n"
         self._hijacked = True
         await self._transport.write(head.encode("latin-1"))
-        await hijack.run(Duplex(self._transport, bytes(self._h11.trailing_data[0])))
+        return Duplex(self._transport, bytes(self._h11.trailing_data[0]))
 
     async def _finish_cycle(self) -> bool:
         """Make the connection ready for the next request; False when it must close."""

@@ -1,15 +1,16 @@
 """What a handler gets and what it gives back.
 
-A handler is ``async def handler(request: Request) -> Response``. Its body is
-one of three: bytes, an async iterator of bytes (streamed with back-pressure;
-closed when the client goes away), or a hijack callback that takes over the
-connection as a :class:`~engine.http.hijack.Duplex`.
+A handler is ``async def handler(request: Request) -> Response``. The response's
+body is bytes, or an async iterator of bytes (streamed with back-pressure;
+closed when the client goes away). A handler may instead take over the
+connection with ``request.hijack()`` and return :data:`HIJACKED` when the
+session is over.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs
@@ -19,7 +20,7 @@ import pydantic
 from engine.http.errors import BadRequest, TooLarge
 from engine.http.hijack import Duplex
 
-__all__ = ["Hijack", "Query", "Request", "Response", "empty", "json_response", "streamed"]
+__all__ = ["HIJACKED", "Query", "Request", "Response", "empty", "json_response", "streamed"]
 
 MAX_JSON_BYTES = 8 << 20
 MAX_QUERY_FIELDS = 1000
@@ -64,9 +65,14 @@ class Query:
         return value
 
 
-class BodySource(Protocol):
+class Exchange(Protocol):
+    """The connection as a request sees it."""
+
     async def receive(self) -> bytes:
         """The next piece of the body, ``b""`` at its end."""
+
+    async def hijack(self, content_type: str) -> Duplex:
+        """Send the head of the answer and hand over the raw connection."""
 
 
 @dataclass(kw_only=True)
@@ -76,15 +82,23 @@ class Request:
     version: tuple[int, int]  # negotiated API version
     query: Query
     headers: Mapping[str, str]  # lower-case names; repeated ones joined with ", "
-    source: BodySource
+    exchange: Exchange
     peer: str
     match: Mapping[str, str] = field(default_factory=dict)  # path parameters
     upgrade: bool = False  # the client asked for `Upgrade: tcp`
     has_body: bool = False
 
+    async def hijack(self, content_type: str = "application/vnd.docker.raw-stream") -> Duplex:
+        """Take over the connection: 101 when the client asked to upgrade, 200 otherwise.
+
+        Until this is called errors are ordinary answers; afterwards they belong
+        into the stream. The connection is closed when the handler returns.
+        """
+        return await self.exchange.hijack(content_type)
+
     async def stream(self) -> AsyncIterator[bytes]:
         """The raw body as it arrives; not reading is back-pressure."""
-        while data := await self.source.receive():
+        while data := await self.exchange.receive():
             yield data
 
     async def body(self, *, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -133,19 +147,14 @@ def validated(kind: type[M], value: Any) -> M:
         raise BadRequest("invalid JSON: nested too deeply") from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hijack:
-    """Take over the connection. ``run`` returns when the session is over; then it is closed."""
-
-    run: Callable[[Duplex], Awaitable[None]]
-    content_type: str = "application/vnd.docker.raw-stream"
-
-
 @dataclass(kw_only=True)
 class Response:
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    body: bytes | AsyncIterator[bytes] | Hijack = b""
+    body: bytes | AsyncIterator[bytes] = b""
+
+
+HIJACKED = Response()  # what a handler returns after a hijack; never sent
 
 
 def empty(status: int = 204, headers: Sequence[tuple[str, str]] = ()) -> Response:

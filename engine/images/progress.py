@@ -27,12 +27,8 @@ class Progress:
         self._pending: deque[dict[str, Any]] = deque()
         self._changed = asyncio.Event()
         self._closed = False
+        self.started = False  # something was said: from here on, errors are messages too
         self._shown: dict[str, tuple[str, float]] = {}
-
-    @property
-    def started(self) -> bool:
-        """Something was said: from here on, errors are messages too."""
-        return bool(self._pending)
 
     async def wait(self) -> None:
         """Until there is something to read, or nothing will come."""
@@ -80,6 +76,7 @@ class Progress:
         self._changed.set()
 
     def _push(self, message: dict[str, Any]) -> None:
+        self.started = True
         if len(self._pending) < _PENDING_LIMIT or "error" in message:
             self._pending.append(message)
         self._changed.set()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
 from engine import product
 from engine.catalog import ImageRecord
+from engine.containers.document import Document
 from engine.events.hub import EventHub
 from engine.images.catalog import Catalog
 from engine.images.index import ImageIndex, StoredImage
@@ -18,12 +20,15 @@ from engine.images.spool import Spool
 from engine.images.transfer import Transfers
 from engine.registry.reference import Reference
 from engine.registry.transport import Transport
-from engine.rpc import PortLayer
+from engine.rpc import PortLayer, PortLayerError
 from portlayer import portlayer_pb2 as pb
 from vch.config import VchConfig
 
 __all__ = ["ImageService"]
 
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 5.0
 _SPOOL_LIMIT = 4 << 30  # layers downloaded ahead of their turn, all pulls together
 _RUNNING = (
     pb.ContainerState.STARTING,
@@ -53,6 +58,17 @@ class ImageService:
         )
         self.loader = Loader(self.catalog, self.layers, spool)
 
+    async def open(self) -> None:
+        """Load the index as soon as the port layer answers; calls before that load it themselves."""
+        while True:
+            try:
+                await self.catalog.index()
+            except PortLayerError as error:
+                logger.warning("images are not loaded yet: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
+
     async def close(self) -> None:
         await self.transport.close()
 
@@ -71,7 +87,7 @@ class ImageService:
         reply = await self.port.call(self.port.containers.List, pb.ListContainersRequest(), idempotent=True)
         found: dict[str, list[User]] = {}
         for container in reply.containers:
-            image = _image_of(container.handle.spec.metadata)
+            image = Document.decode(container.handle.spec.metadata).image_id
             user = User(id=container.handle.id, running=container.state.status in _RUNNING)
             found.setdefault(image, []).append(user)
         for users in found.values():
@@ -91,13 +107,3 @@ class ImageService:
             _, image = await self.find(name)
             await self.catalog.name(reference, image.id)
         self.publish("tag", image.id, reference.familiar, image)
-
-
-def _image_of(metadata: bytes) -> str:
-    """The image ID that the containers' room keeps with each container."""
-    try:
-        raw = json.loads(metadata)
-    except ValueError:
-        return ""
-    image = raw.get("image_id") if isinstance(raw, dict) else None
-    return image if isinstance(image, str) else ""

@@ -126,10 +126,10 @@ def _number(field: bytes, what: str) -> int:
     else:
         digits = field.strip(b"\0 ")
         if not all(byte in b"01234567" for byte in digits):
-            raise BadContent(f"the archive has a malformed {what}")
+            raise BadContent(f"the archive is not a tar: malformed {what}")
         value = int(digits or b"0", 8)
     if value >= 1 << 62:
-        raise BadContent(f"the archive has a malformed {what}")
+        raise BadContent(f"the archive is not a tar: malformed {what}")
     return value
 
 

@@ -7,7 +7,6 @@ anything is sent anywhere.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +51,7 @@ def parse_registry_auth(header: str) -> Credentials:
     text = header.replace("+", "-").replace("/", "_").rstrip("=")
     try:
         raw = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidReference(f"invalid X-Registry-Auth header: {error}") from error
     return credentials_from(raw)
 
@@ -73,7 +72,7 @@ def credentials_from(raw: Any) -> Credentials:
     if not username and text("auth"):
         try:
             decoded = base64.b64decode(text("auth"), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InvalidReference(f"invalid X-Registry-Auth header: auth: {error}") from error
         username, _, password = decoded.partition(":")
     try:

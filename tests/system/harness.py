@@ -168,6 +168,17 @@ class Vch:
         """The process ID of the QEMU behind a container."""
         return int(self.docker.out("inspect", "--format", "{{.State.Pid}}", container))
 
+    def qemus(self) -> list[int]:
+        """Process IDs of all container VMs of this VCH."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                    if words.startswith("qemu-system") and str(self.root) in words:
+                        found.append(int(entry.name))
+        return found
+
     def delete(self) -> None:
         deleted = self.machine("delete", self.name, "--force", check=False)
         assert deleted.returncode == 0, deleted.stderr

@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.harness import ROOT, run
+from tests.system.harness import ROOT, Host, run
 
 # extract installs nothing by itself, not even what Debian calls essential
 BASE = ("base-files", "base-passwd", "coreutils", "dash", "grep", "libc-bin", "sed", "procps")
@@ -73,6 +73,7 @@ END
             echo 'postgres:x:999:999::/var/lib/postgresql:/bin/sh' >> etc/passwd
             echo 'postgres:x:999:' >> etc/group
             mkdir -p var/lib/postgresql/data run/postgresql usr/local/bin
+            ln -s /run var/run
             chown -R 999:999 var/lib/postgresql run/postgresql
             chmod 700 var/lib/postgresql/data
             cat > usr/local/bin/start-postgres <<'END'
@@ -201,3 +202,9 @@ def _blob(path: Path, blobs: Path) -> dict[str, object]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def publish(host: Host, registry: str, name: str) -> None:
+    """Put image ``name`` into the registry under ``library/``, where short names are looked for."""
+    copy = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
+    host.run(*copy, f"oci:{build(name)}:latest", f"docker://{registry}/library/{name}:latest", timeout=300)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from engine.http import (
+    HIJACKED,
     Application,
     Conflict,
     Connection,
     Disconnected,
     Duplex,
-    Hijack,
     Request,
     Response,
     Router,
@@ -359,7 +359,8 @@ async def test_hijacked_connection_answers_after_the_client_closed_its_half(
 
     async def attach(request: Request) -> Response:
         assert request.upgrade == upgrade
-        return Response(body=Hijack(run=shout(seen)))
+        await shout(seen)(await request.hijack())
+        return HIJACKED
 
     server.router.add("POST", "/attach", attach)
     client, task = await server.connect()
@@ -382,7 +383,8 @@ async def test_hijack_with_a_request_body_first(server: Server) -> None:
     async def start(request: Request) -> Response:
         body: Any = await request.json()
         seen.append(body["hello"].encode())
-        return Response(body=Hijack(run=shout(seen)))
+        await shout(seen)(await request.hijack())
+        return HIJACKED
 
     server.router.add("POST", "/start", start)
     client, _ = await server.connect()
@@ -414,7 +416,8 @@ async def test_output_arrives_although_the_client_still_sends(server: Server) ->
         await duplex.write(bytes(200_000))
 
     async def attach(request: Request) -> Response:
-        return Response(body=Hijack(run=run))
+        await run(await request.hijack())
+        return HIJACKED
 
     server.router.add("POST", "/attach", attach)
     client, _ = await server.connect()
@@ -435,7 +438,8 @@ async def test_hijack_whose_client_vanished_ends(server: Server) -> None:
             raise
 
     async def attach(request: Request) -> Response:
-        return Response(body=Hijack(run=run))
+        await run(await request.hijack())
+        return HIJACKED
 
     server.router.add("POST", "/attach", attach)
     client, task = await server.connect()

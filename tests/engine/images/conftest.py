@@ -10,7 +10,7 @@ from engine.images.service import ImageService
 from engine.registry.credentials import Credentials
 from engine.rpc import PortLayer
 from tests.engine.images.portlayer import FakePortLayer, serving
-from tests.engine.images.registry import FakeRegistry
+from tests.engine.registry.server import FakeRegistry
 from vch.config import Guest, VchConfig
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import zstandard
 
 from engine.images.config import chain_ids
-from tests.engine.images.registry import FakeRegistry, digest_of
+from tests.engine.registry.server import FakeRegistry, digest_of
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

@@ -13,8 +13,8 @@ from engine.registry.credentials import Credentials
 from engine.registry.platform import parse_platform
 from engine.registry.reference import parse_reference
 from tests.engine.images.portlayer import FakePortLayer
-from tests.engine.images.registry import Answer, Asked, FakeRegistry, digest_of, error
 from tests.engine.images.samples import DOCKER_LIST, OCI_INDEX, Sample, sample, tar, zstd
+from tests.engine.registry.server import Answer, Asked, FakeRegistry, digest_of, error
 
 BASE = tar(base=b"b" * 5000)
 MIDDLE = tar(middle=os.urandom(200_000))

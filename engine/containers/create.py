@@ -1,0 +1,259 @@
+"""``POST /containers/create``.
+
+Everything is checked before anything is made. Then volumes are made, then the
+container is committed, which is the durable point. When the commit fails, the
+anonymous volumes made for it are removed; when we are killed in between, they
+stay as unused anonymous volumes, which ``docker volume prune`` removes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from engine.catalog import ImageRecord
+from engine.containers import mounts, names, networking, translation
+from engine.containers.config import CreateRequest
+from engine.containers.document import Document
+from engine.containers.hostconfig import HostConfig
+from engine.containers.imageconfig import merge
+from engine.containers.ports import bindings_to_spec
+from engine.context import Engine
+from engine.http import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    Request,
+    Response,
+    Router,
+    json_response,
+    validated,
+)
+from engine.rpc import PortLayerError
+from portlayer import portlayer_pb2 as pb
+from tether import tether_pb2
+
+__all__ = ["register"]
+
+logger = logging.getLogger(__name__)
+
+NAME_ATTEMPTS = 6
+_PLATFORM = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+(/[a-z0-9_]+)?)?")
+
+
+def register(router: Router, engine: Engine) -> None:
+    async def create(request: Request) -> Response:
+        body = await request.json(optional=True)
+        if not body:
+            raise BadRequest("config cannot be empty in order to create a container")
+        wanted = validated(CreateRequest, body)
+        name = request.query.text("name")
+        container = await _create(
+            engine, wanted, names.checked(name) if name else "", request.query.text("platform")
+        )
+        return json_response({"Id": container, "Warnings": []}, 201)
+
+    router.add("POST", "/containers/create", create)
+
+
+async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: str) -> str:
+    host = wanted.HostConfig.model_copy(deep=True)
+    if not wanted.Image:
+        raise BadRequest("invalid reference format")
+    image = await engine.images.resolve(wanted.Image)
+    check_platform(wanted.Image, image, platform)
+    config = merge(wanted.config(), image.config)
+    translation.check(config, host)
+    networks = list(
+        (await engine.port.call(engine.port.networks.List, tether_pb2.Empty(), idempotent=True)).networks
+    )
+    existing = await engine.containers.list()
+    if name:
+        _check_name_is_free(existing, name)
+    endpoints = networking.endpoints(
+        config, host, wanted.NetworkingConfig.EndpointsConfig, networks, link_targets(existing)
+    )
+    plan = mounts.plan(host, config.Volumes, _lent(existing, host.VolumesFrom))
+    container = secrets.token_hex(32)
+    spec = translation.to_spec(
+        container=container,
+        name=name,
+        created_at=time.time_ns(),
+        layer=image.layer,
+        config=config,
+        host=host,
+        endpoints=endpoints,
+        ports=bindings_to_spec(host.PortBindings, config.ExposedPorts, publish_all=host.PublishAllPorts),
+        mounts=(),
+        tmpfs=plan.tmpfs,
+        hosts=networking.extra_hosts(host, networks, endpoints[0].network if endpoints else ""),
+        resolver=networking.resolver(host),
+    )
+    host.NetworkMode = "none" if config.NetworkDisabled else networking.mode_of(host)
+    made: list[str] = []
+    try:
+        shown = [await _realise(engine, item, spec, made) for item in plan.volumes]
+        document = Document(
+            image=wanted.Image,
+            image_id=image.id,
+            platform=image.os,
+            config=config.kept(),
+            host=_kept_host(host),
+            mounts=shown,
+        )
+        spec.metadata = document.encode()
+        await _commit(engine, container, spec)
+    except BaseException:
+        await _unmake(engine, made)
+        raise
+    return container
+
+
+def check_platform(reference: str, image: ImageRecord, platform: str) -> None:
+    if not platform:
+        return
+    if not _PLATFORM.fullmatch(platform.lower()):
+        raise BadRequest(f'"{platform}" is an invalid component of a platform')
+    wanted = platform.lower().split("/")
+    have = [image.os, image.architecture, image.variant]
+    if wanted[0] != image.os and len(wanted) == 1:
+        have = have[1:]  # "amd64" alone is an architecture
+    if any(part != actual for part, actual in zip(wanted, have, strict=False)):
+        actual_text = "/".join(part for part in (image.os, image.architecture, image.variant) if part)
+        raise NotFound(
+            f"image with reference {reference} was found but its platform ({actual_text}) "
+            f"does not match the specified platform ({platform})"
+        )
+
+
+def _check_name_is_free(existing: Sequence[pb.Container], name: str) -> None:
+    for container in existing:
+        if container.handle.spec.name == name:
+            raise name_conflict(name, container.handle.id)
+
+
+def name_conflict(name: str, container: str) -> Conflict:
+    return Conflict(
+        f'Conflict. The container name "/{name}" is already in use by container "{container}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )
+
+
+def link_targets(existing: Sequence[pb.Container]) -> networking.LinkTarget:
+    """Resolves the containers that links name."""
+
+    def resolve(name: str) -> str:
+        for container in existing:
+            if name in (container.handle.spec.name, container.handle.id):
+                return container.handle.id
+        matches = [item.handle.id for item in existing if item.handle.id.startswith(name)]
+        if len(matches) != 1:
+            raise BadRequest(f"could not get container for {name}: No such container: {name}")
+        return matches[0]
+
+    return resolve
+
+
+def _lent(existing: Sequence[pb.Container], specifications: Sequence[str]) -> list[mounts.MountPlan]:
+    """The mounts of the containers named by VolumesFrom."""
+    result: list[mounts.MountPlan] = []
+    for text in specifications:
+        reference, read_only = mounts.check_volumes_from(text)
+        lender = next(
+            (
+                item.handle
+                for item in existing
+                if reference.lstrip("/") == item.handle.spec.name or item.handle.id.startswith(reference)
+            ),
+            None,
+        )
+        if lender is None:
+            raise NotFound(f"No such container: {reference}")
+        result += [
+            mounts.MountPlan(
+                destination=mount.destination,
+                volume=mount.volume,
+                read_only=mount.read_only if read_only is None else read_only,
+                no_copy=mount.no_copy,
+                subpath=mount.subpath,
+            )
+            for mount in lender.spec.mounts
+        ]
+    return result
+
+
+async def _realise(
+    engine: Engine, item: mounts.MountPlan, spec: pb.ContainerSpec, made: list[str]
+) -> dict[str, Any]:
+    """Make sure the volume is there, add the mount to ``spec``, and return how inspect shows it."""
+    volume: pb.Volume | None = None
+    if item.volume:
+        try:
+            volume = await engine.port.call(engine.port.volumes.Get, pb.VolumeRef(name=item.volume))
+        except PortLayerError as error:
+            if error.reason != pb.NO_SUCH_VOLUME:
+                raise
+    if volume is None:
+        name = item.volume or secrets.token_hex(32)
+        volume = await engine.port.call(
+            engine.port.volumes.Create,
+            pb.Volume(
+                name=name,
+                driver="local",
+                labels={**item.labels, **({} if item.volume else {"com.docker.volume.anonymous": ""})},
+                options=item.options,
+                anonymous=not item.volume,
+                created_at=time.time_ns(),
+            ),
+        )
+        if not item.volume:
+            made.append(name)
+    spec.mounts.append(
+        pb.VolumeMount(
+            volume=volume.name,
+            destination=item.destination,
+            read_only=item.read_only,
+            no_copy=item.no_copy,
+            subpath=item.subpath,
+        )
+    )
+    return mounts.shown(item, name=volume.name, source=volume.path, driver=volume.driver)
+
+
+async def _unmake(engine: Engine, volumes: Sequence[str]) -> None:
+    for name in volumes:
+        try:
+            await engine.port.call(
+                engine.port.volumes.Remove, pb.RemoveVolumeRequest(name=name), patience=1.0
+            )
+        except PortLayerError as error:
+            logger.warning("anonymous volume %s of a container that was not made stays: %s", name, error)
+
+
+async def _commit(engine: Engine, container: str, spec: pb.ContainerSpec) -> None:
+    """Create the container; without a name, make names up until one is free."""
+    given = spec.name
+    for attempt in range(NAME_ATTEMPTS):
+        spec.name = given or names.made_up(attempt)
+        try:
+            handle = await engine.port.call(engine.port.containers.Commit, pb.Handle(id=container, spec=spec))
+        except PortLayerError as error:
+            if error.reason != pb.NAME_IN_USE:
+                raise
+            if given:
+                _check_name_is_free(await engine.containers.list(), given)
+                raise Conflict(f'Conflict. The container name "/{given}" is already in use.') from error
+        else:
+            engine.containers.note(handle)
+            return
+    raise Conflict("could not make up a container name that is free: give one with --name")
+
+
+def _kept_host(host: HostConfig) -> dict[str, Any]:
+    kept = host.kept()
+    kept.setdefault("LogConfig", {}).setdefault("Type", "json-file")
+    return kept

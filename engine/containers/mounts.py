@@ -1,0 +1,262 @@
+"""From Binds, Mounts, Tmpfs, VolumesFrom and Volumes to one list of mounts. No I/O.
+
+Docker's order: what other containers lend first, then binds, then mounts, and a
+volume of the image's only where nothing else is mounted. The plan names what
+must exist; :mod:`engine.containers.create` makes it so.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.containers.hostconfig import HostConfig, Mount, TmpfsSpec
+from engine.http import BadRequest, Unsupported
+from tether import tether_pb2
+
+__all__ = ["MountPlan", "Plan", "check_volumes_from", "plan"]
+
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_WITHOUT_MEANING = frozenset(("z", "Z", "consistent", "cached", "delegated", "default"))  # SELinux, macOS
+_TMPFS_FLAGS = {
+    "exec": "noexec",
+    "suid": "nosuid",
+    "dev": "nodev",
+    "atime": "noatime",
+    "diratime": "nodiratime",
+    "async": "sync",
+    "rw": "ro",
+    "relatime": "norelatime",
+    "strictatime": "nostrictatime",
+}
+_TMPFS_VALUES = frozenset(("mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"))
+_TMPFS_DEFAULT = ("noexec", "nosuid", "nodev")
+_OPPOSITES = _TMPFS_FLAGS | {off: on for on, off in _TMPFS_FLAGS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MountPlan:
+    """One volume at one place. ``volume`` "" = an anonymous one is to be made."""
+
+    destination: str
+    volume: str = ""
+    read_only: bool = False
+    no_copy: bool = False
+    subpath: str = ""
+    mode: str = ""  # as given, shown again by inspect
+    labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    volumes: Sequence[MountPlan]
+    tmpfs: Sequence[tether_pb2.Tmpfs]
+
+
+def check_volumes_from(text: str) -> tuple[str, bool | None]:
+    """ "container[:mode]" → container and whether it is read-only (``None`` = as there)."""
+    name, separator, mode = text.partition(":")
+    if not name:
+        raise BadRequest("volumes-from specification cannot be an empty string")
+    if not separator:
+        return name, None
+    words = mode.split(",")
+    if not set(words) <= {"ro", "rw", "z", "Z"} or len({"ro", "rw"} & set(words)) > 1:
+        raise BadRequest(f"invalid mode: {mode}")
+    return name, True if "ro" in words else False if "rw" in words else None
+
+
+def plan(host: HostConfig, image_and_user_volumes: Iterable[str], lent: Iterable[MountPlan]) -> Plan:
+    """``lent``: the mounts that VolumesFrom brings, in order; later ones win."""
+    mounts: dict[str, MountPlan] = {item.destination: item for item in lent}
+    taken: set[str] = set()
+    tmpfs: dict[str, tether_pb2.Tmpfs] = {}
+
+    def take(destination: str) -> None:
+        if destination in taken:
+            raise BadRequest(f"Duplicate mount point: {destination}")
+        taken.add(destination)
+        mounts.pop(destination, None)
+
+    for text in host.Binds:
+        bind = _parse_bind(text)
+        take(bind.destination)
+        mounts[bind.destination] = bind
+    for mount in host.Mounts:
+        if mount.Type == "tmpfs":
+            entry = _tmpfs_mount(mount)
+            take(entry.destination)
+            tmpfs[entry.destination] = entry
+        else:
+            volume = _volume_mount(mount)
+            take(volume.destination)
+            mounts[volume.destination] = volume
+    for target, options in host.Tmpfs.items():
+        destination = _destination(target)
+        take(destination)
+        tmpfs[destination] = tether_pb2.Tmpfs(
+            destination=destination, options=_tmpfs_options(options.split(",") if options else [])
+        )
+    for target in image_and_user_volumes:
+        destination = _destination(target)
+        if destination not in mounts and destination not in tmpfs:
+            mounts[destination] = MountPlan(destination=destination)
+    return Plan(volumes=list(mounts.values()), tmpfs=list(tmpfs.values()))
+
+
+def _destination(path: str) -> str:
+    if not path.startswith("/"):
+        raise BadRequest(f"invalid mount path: '{path}' mount path must be absolute")
+    clean = "/" + posixpath.normpath(path).lstrip("/")
+    if clean == "/":
+        raise BadRequest("invalid specification: destination can't be '/'")
+    return clean
+
+
+def _parse_bind(text: str) -> MountPlan:
+    parts = text.split(":")
+    if len(parts) == 1:
+        return MountPlan(destination=_destination(parts[0]))
+    if len(parts) > 3 or not parts[0] or not parts[1]:
+        raise BadRequest(f"invalid volume specification: '{text}'")
+    source, target = parts[0], parts[1]
+    words = parts[2].split(",") if len(parts) == 3 else []
+    read_only = no_copy = False
+    for word in words:
+        if word in ("ro", "rw"):
+            read_only = word == "ro"
+        elif word == "nocopy":
+            no_copy = True
+        elif word not in _WITHOUT_MEANING:
+            raise BadRequest(f"invalid mode: {parts[2]}")
+    if len({"ro", "rw"} & set(words)) > 1 or len(set(words)) != len(words):
+        raise BadRequest(f"invalid mode: {parts[2]}")
+    if not target.startswith("/"):
+        raise BadRequest(
+            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
+            f"invalid mount path: '{target}' mount path must be absolute"
+        )
+    return MountPlan(
+        destination=_destination(target),
+        volume=_volume_name(source),
+        read_only=read_only,
+        no_copy=no_copy,
+        mode=",".join(word for word in words if word != "nocopy"),
+    )
+
+
+def _volume_name(source: str) -> str:
+    if source.startswith("/"):
+        raise Unsupported(
+            f"bind mount of host path {source} is not supported: "
+            "a container VM does not see the host's file system; use a volume"
+        )
+    if not _VOLUME_NAME.fullmatch(source) or len(source) > 255:
+        raise BadRequest(
+            f'create {source}: "{source}" includes invalid characters for a local volume name, '
+            'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
+            "If you intended to pass a host directory, use absolute path"
+        )
+    return source
+
+
+def _volume_mount(mount: Mount) -> MountPlan:
+    if mount.Type == "bind":
+        raise Unsupported(
+            f"bind mount of host path {mount.Source} is not supported: "
+            "a container VM does not see the host's file system; use a volume"
+        )
+    if mount.Type != "volume":
+        if mount.Type in ("image", "npipe", "cluster"):
+            raise Unsupported(f"mounts of type {mount.Type} are not supported")
+        raise BadRequest(f"invalid mount config for type {mount.Type!r}: mount type unknown")
+    for name in ("BindOptions", "TmpfsOptions", "ImageOptions", "ClusterOptions"):
+        if getattr(mount, name) is not None:
+            raise BadRequest(f'{name} must not be specified on mount type "volume"')
+    if not mount.Target:
+        raise BadRequest('invalid mount config for type "volume": field Target must not be empty')
+    options = mount.VolumeOptions
+    if not mount.Source and mount.ReadOnly:
+        raise BadRequest(
+            'invalid mount config for type "volume": must not set ReadOnly mode when using anonymous volumes'
+        )
+    subpath = options.Subpath if options else ""
+    if subpath:
+        if not mount.Source:
+            raise BadRequest(
+                'invalid mount config for type "volume": must not set Subpath when using anonymous volumes'
+            )
+        if subpath.startswith("/") or ".." in subpath.split("/"):
+            raise BadRequest(
+                'invalid mount config for type "volume": subpath must be a relative path within the volume'
+            )
+    driver = options.DriverConfig if options else None
+    if driver and driver.Name not in ("", "local"):
+        raise Unsupported(f"volume driver {driver.Name} is not supported: the only volume driver is local")
+    return MountPlan(
+        destination=_destination(mount.Target),
+        volume=_volume_name(mount.Source) if mount.Source else "",
+        read_only=mount.ReadOnly,
+        no_copy=bool(options and options.NoCopy),
+        subpath=subpath,
+        labels=options.Labels if options else {},
+        options=driver.Options if driver else {},
+    )
+
+
+def _tmpfs_mount(mount: Mount) -> tether_pb2.Tmpfs:
+    if mount.Source:
+        raise BadRequest('invalid mount config for type "tmpfs": field Source must not be specified')
+    for name in ("BindOptions", "VolumeOptions", "ImageOptions", "ClusterOptions"):
+        if getattr(mount, name) is not None:
+            raise BadRequest(f'{name} must not be specified on mount type "tmpfs"')
+    if not mount.Target:
+        raise BadRequest('invalid mount config for type "tmpfs": field Target must not be empty')
+    wanted = mount.TmpfsOptions or TmpfsSpec()
+    if wanted.SizeBytes < 0 or wanted.Mode < 0:
+        raise BadRequest('invalid mount config for type "tmpfs": size and mode must not be negative')
+    words: list[str] = []
+    for option in wanted.Options:
+        if not 1 <= len(option) <= 2:
+            raise BadRequest('invalid mount config for type "tmpfs": invalid option array length')
+        words.append("=".join(option))
+    if wanted.SizeBytes:
+        words.append(f"size={wanted.SizeBytes}")
+    if wanted.Mode:
+        words.append(f"mode={wanted.Mode:o}")
+    if mount.ReadOnly:
+        words.append("ro")
+    return tether_pb2.Tmpfs(destination=_destination(mount.Target), options=_tmpfs_options(words))
+
+
+def _tmpfs_options(words: Iterable[str]) -> list[str]:
+    """The defaults and the user's, who wins; an unknown word is refused."""
+    result = list(_TMPFS_DEFAULT)
+    for word in words:
+        name = word.partition("=")[0]
+        if name in _TMPFS_VALUES and "=" in word:
+            result = [item for item in result if item.partition("=")[0] != name]
+        elif word in _OPPOSITES:
+            result = [item for item in result if item not in (word, _OPPOSITES[word])]
+        else:
+            raise BadRequest(f'invalid tmpfs option ["{word}"]')
+        result.append(word)
+    return result
+
+
+def shown(item: MountPlan, *, name: str, source: str, driver: str) -> dict[str, Any]:
+    """The entry of inspect's Mounts."""
+    return {
+        "Type": "volume",
+        "Name": name,
+        "Source": source,
+        "Destination": item.destination,
+        "Driver": driver or "local",
+        "Mode": item.mode,
+        "RW": not item.read_only,
+        "Propagation": "",
+    }

@@ -1,0 +1,75 @@
+"""Docker's endpoints that are not here: each refused by name, swarm's with dockerd's own words."""
+
+from __future__ import annotations
+
+from engine.http import Request, Response, Router, Unavailable, json_response
+
+__all__ = ["register"]
+
+_NOT_A_MANAGER = (
+    "This node is not a swarm manager. "
+    'Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
+)
+_SWARM = (
+    ("GET", "/nodes"),
+    ("GET DELETE", "/nodes/{id}"),
+    ("POST", "/nodes/{id}/update"),
+    ("GET", "/services"),
+    ("POST", "/services/create"),
+    ("GET DELETE", "/services/{id}"),
+    ("POST", "/services/{id}/update"),
+    ("GET", "/services/{id}/logs"),
+    ("GET", "/tasks"),
+    ("GET", "/tasks/{id}"),
+    ("GET", "/tasks/{id}/logs"),
+    ("GET", "/secrets"),
+    ("POST", "/secrets/create"),
+    ("GET DELETE", "/secrets/{id}"),
+    ("POST", "/secrets/{id}/update"),
+    ("GET", "/configs"),
+    ("POST", "/configs/create"),
+    ("GET DELETE", "/configs/{id}"),
+    ("POST", "/configs/{id}/update"),
+    ("GET", "/swarm"),
+    ("GET", "/swarm/unlockkey"),
+    ("POST", "/swarm/update"),
+    ("POST", "/swarm/unlock"),
+    ("POST", "/swarm/leave"),
+)
+_ABSENT = (
+    ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
+    ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
+    ("POST", "/build", "docker build is not supported yet"),
+    ("POST", "/build/prune", "docker builder prune: there is no builder and no build cache"),
+    ("POST", "/build/cancel", "docker build is not supported yet"),
+    ("POST", "/session", "BuildKit sessions are not supported"),
+    ("POST", "/grpc", "BuildKit is not supported"),
+    ("POST", "/commit", "docker commit is not supported yet"),
+    ("POST", "/plugins/pull", "plugins are not supported"),
+    ("GET", "/plugins/privileges", "plugins are not supported"),
+    ("POST", "/plugins/create", "plugins are not supported"),
+    ("GET", "/plugins/{name...}", "plugins are not supported"),
+    ("POST", "/plugins/{name...}", "plugins are not supported"),
+    ("DELETE", "/plugins/{name...}", "plugins are not supported"),
+    ("GET POST", "/containers/{name}/checkpoints", "checkpoints are not supported"),
+    ("DELETE", "/containers/{name}/checkpoints/{id}", "checkpoints are not supported"),
+    ("POST", "/containers/{name}/copy", "docker cp through /copy ended with API 1.20: use /archive"),
+    ("GET", "/debug/{rest...}", "debug endpoints are not supported"),
+)
+
+
+def register(router: Router) -> None:
+    """Register last: what another module serves wins."""
+
+    async def no_swarm(request: Request) -> Response:
+        raise Unavailable(_NOT_A_MANAGER)
+
+    async def no_plugins(request: Request) -> Response:
+        return json_response([])
+
+    for methods, pattern in _SWARM:
+        for method in methods.split():
+            router.add(method, pattern, no_swarm)
+    router.add("GET", "/plugins", no_plugins)
+    for methods, pattern, message in _ABSENT:
+        router.refuse(methods, pattern, message)

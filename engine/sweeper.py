@@ -1,0 +1,75 @@
+"""What nobody asks for but must happen: ``--rm`` containers go when they exit, old exec documents too.
+
+Driven by events; everything is looked at once whenever the event stream is
+(re)opened, so an exit during a restart is not forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from engine import operation
+from engine.containers import status
+from engine.containers.removal import remove_quietly
+from engine.context import Engine
+from engine.execs.store import ExecStore
+from engine.rpc import PortLayerError
+from portlayer import portlayer_pb2 as pb
+
+__all__ = ["Sweeper"]
+
+logger = logging.getLogger(__name__)
+
+EXEC_INTERVAL_SECONDS = 300.0
+
+
+class Sweeper:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._execs = ExecStore(engine.port)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def on_container(self, event: pb.ContainerEvent) -> None:
+        if event.kind == pb.ContainerEvent.DIED and event.handle.spec.ephemeral:
+            self._start_removal(event.handle)
+
+    async def sweep(self) -> None:
+        """Remove every ``--rm`` container that has run and ended."""
+        try:
+            containers = await self._engine.containers.list()
+        except PortLayerError as error:
+            logger.warning("cannot look for containers to remove: %s", error)
+            return
+        for container in containers:
+            ended = status.state_name(container.state) in ("exited", "dead")
+            if container.handle.spec.ephemeral and ended and container.state.started_at:
+                self._start_removal(container.handle)
+
+    async def run_exec_sweeps(self) -> None:
+        """Until cancelled."""
+        while True:
+            operation.begin()
+            try:
+                containers = await self._engine.containers.list()
+                running = {c.handle.id: True for c in containers if status.is_running(c.state)}
+                await self._execs.sweep(running)
+            except PortLayerError as error:
+                logger.info("exec documents were not swept: %s", error)
+            await asyncio.sleep(EXEC_INTERVAL_SECONDS)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start_removal(self, handle: pb.Handle) -> None:
+        task = asyncio.create_task(self._remove(handle))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _remove(self, handle: pb.Handle) -> None:
+        operation.begin()
+        logger.info("container %s (--rm) has ended: removing it", handle.id[:12])
+        await remove_quietly(self._engine, handle)

@@ -1,0 +1,155 @@
+"""What every part of execution shares: the rooms, the registry, the hub, the clock.
+
+:meth:`House.save` is the only way a container's record changes: durable first,
+then in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from portlayer.errors import PortLayerError
+from portlayer.execution.boot import ROOT_DISK, read_only_volumes, volume_disk_id
+from portlayer.execution.container import Container
+from portlayer.execution.events import EventHub
+from portlayer.execution.record import Record
+from portlayer.execution.registry import Registry
+from portlayer.execution.rooms import Rooms
+from portlayer.hypervisor.base import ConcurrentAccess, Disk, VmConfig
+from portlayer.journal.watcher import JournalWatcher
+from portlayer.portlayer_pb2 import ContainerEvent, Reason
+from vch.config import VchConfig
+
+__all__ = ["Clock", "House", "SystemClock", "Timeouts"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> int:
+        """Nanoseconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    def now(self) -> int:
+        return time.time_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """Seconds; bounded patience with guests."""
+
+    boot: float = 120.0  # power on → the process runs; an emulated CPU is slow
+    power_off: float = 30.0  # EXITED or a kill → disks synced, VM off
+    call: float = 30.0  # one question to a guest
+    signal: float = 10.0
+
+
+@dataclass
+class House:
+    config: VchConfig
+    rooms: Rooms
+    registry: Registry
+    hub: EventHub
+    watcher: JournalWatcher
+    clock: Clock = field(default_factory=SystemClock)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    _operations: set[asyncio.Task[Any]] = field(default_factory=set)
+    _background: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def save(self, container: Container, record: Record, **hardware: Any) -> None:
+        """Make ``record`` (and changed hardware of the VM) durable, then current.
+
+        Raises:
+            PortLayerError: VERSION_CONFLICT when somebody else changed the VM; nothing changed.
+        """
+        vm = container.vm
+        assert vm is not None, "saved before it was created"
+        config: VmConfig = replace(vm.config, name=record.spec.name, extra=record.to_extra(), **hardware)
+        try:
+            container.vm = await self.rooms.hypervisor.configure(config, version=vm.version)
+        except ConcurrentAccess as error:
+            container.vm = await self.rooms.hypervisor.get(container.id)
+            raise PortLayerError(Reason.VERSION_CONFLICT, str(error)) from error
+        container.record = record
+
+    async def refresh(self, container: Container) -> None:
+        container.vm = await self.rooms.hypervisor.get(container.id)
+
+    def vm_disks(self, container: Container) -> Sequence[Disk]:
+        """Root disk first, then each volume once."""
+        disks = [Disk(id=ROOT_DISK, path=self.rooms.disks.path(container.id))]
+        for volume, read_only in read_only_volumes(container.spec.mounts).items():
+            path = self.rooms.volumes.get(volume).path
+            disks.append(Disk(id=volume_disk_id(volume), path=path, read_only=read_only))
+        return disks
+
+    async def complete(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Run ``operation`` to its end even when the caller goes away: no half-done changes."""
+        task = asyncio.get_running_loop().create_task(operation)
+        self.keep(task)
+        return await asyncio.shield(task)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        self._operations.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._operations.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            expected = isinstance(error, PortLayerError)
+            log.debug("operation ended with %r", error, exc_info=None if expected else error)
+
+    def keep_background(self, task: asyncio.Task[Any]) -> None:
+        """A task of no call: cancelled at shutdown, its failure logged."""
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background task %s failed", task.get_name(), exc_info=error)
+
+    async def drain(self, seconds: float) -> None:
+        """At shutdown: let running operations end; those that do not are cancelled and roll back."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if not self._operations:
+            return
+        _, late = await asyncio.wait(set(self._operations), timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    def announce(
+        self,
+        container: Container,
+        kind: ContainerEvent.Kind.ValueType,
+        *,
+        exec_id: str = "",
+        exit_code: int = 0,
+        signal: int = 0,
+    ) -> None:
+        self.hub.container(
+            ContainerEvent(
+                kind=kind,
+                id=container.id,
+                state=container.state(),
+                handle=container.handle(),
+                exec_id=exec_id,
+                exit_code=exit_code,
+                signal=signal,
+            )
+        )

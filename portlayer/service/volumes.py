@@ -1,0 +1,86 @@
+"""The Volumes service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from portlayer.errors import PortLayerError
+from portlayer.execution.house import House
+from portlayer.portlayer_pb2 import (
+    Reason,
+    RemoveVolumeRequest,
+    Volume,
+    VolumeChange,
+    VolumeList,
+    VolumeRef,
+)
+from portlayer.portlayer_pb2_grpc import VolumesServicer
+from portlayer.storage import VolumeInfo, VolumeStores
+from tether.tether_pb2 import Empty
+
+__all__ = ["Volumes"]
+
+
+class Volumes(VolumesServicer):
+    def __init__(self, stores: VolumeStores, house: House) -> None:
+        self._stores = stores
+        self._house = house
+
+    async def Create(self, request: Volume, context: Any) -> Volume:
+        known = any(info.name == request.name for info in self._stores.list())
+        info = await self._stores.create(
+            name=request.name,
+            driver=request.driver,
+            options=dict(request.options),
+            labels=dict(request.labels),
+            anonymous=request.anonymous,
+            metadata=request.metadata,
+            created_at=request.created_at or self._house.clock.now(),
+        )
+        volume = await self._message(info)
+        if not known:
+            self._house.hub.volume(VolumeChange(kind=VolumeChange.CREATED, volume=volume))
+        return volume
+
+    async def Get(self, request: VolumeRef, context: Any) -> Volume:
+        return await self._message(self._stores.get(request.name))
+
+    async def List(self, request: Empty, context: Any) -> VolumeList:
+        return VolumeList(volumes=[await self._message(info) for info in self._stores.list()])
+
+    async def Remove(self, request: RemoveVolumeRequest, context: Any) -> Empty:
+        """``force`` forgives a volume that is not there; never one that is in use, as in Docker."""
+        try:
+            info = self._stores.get(request.name)
+        except PortLayerError as error:
+            if request.force and error.reason == Reason.NO_SUCH_VOLUME:
+                return Empty()
+            raise
+        users = self._house.registry.volume_users(request.name)
+        if users:
+            raise PortLayerError(Reason.VOLUME_IN_USE, f"volume is in use - [{', '.join(users[:20])}]")
+        volume = _facts(info)
+        await self._stores.remove(request.name)
+        self._house.hub.volume(VolumeChange(kind=VolumeChange.REMOVED, volume=volume))
+        return Empty()
+
+    async def _message(self, info: VolumeInfo) -> Volume:
+        volume = _facts(info)
+        volume.used_bytes = await self._stores.used_bytes(info.name)
+        volume.users.extend(self._house.registry.volume_users(info.name))
+        return volume
+
+
+def _facts(info: VolumeInfo) -> Volume:
+    return Volume(
+        name=info.name,
+        store=info.store,
+        driver=info.driver,
+        capacity=info.capacity,
+        created_at=info.created_at,
+        labels=info.labels,
+        options=info.options,
+        anonymous=info.anonymous,
+        path=str(info.path),
+        metadata=info.metadata,
+    )
