@@ -92,7 +92,7 @@ class Space:
         self.start(_UDP_SERVER if udp else _TCP_SERVER, str(port), text or self.name)
 
     async def ask(
-        self, address: str, port: int, *, udp: bool = False, timeout: float = 2, source: str = ""
+        self, address: str, port: int, *, udp: bool = False, timeout: float = 10, source: str = ""
     ) -> str:
         """The server's answer, or "timeout", "refused", "unreachable"."""
         kind = "udp" if udp else "tcp"
