@@ -18,7 +18,7 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 MAX_PORTS = 4096
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 
-_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, order=True)
