@@ -33,7 +33,7 @@ async def abort(context: Any, error: Refusal) -> None:
     metadata = [("mooring-reason", pb.Reason.Name(error.reason))]
     if error.exit_code:
         metadata.append(("mooring-exit-code", str(error.exit_code)))
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), metadata)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), tuple(metadata))
 
 
 class Process:
