@@ -45,7 +45,7 @@ trap 'echo got USR1' USR1
 trap 'echo stopping; exit 5' TERM
 echo started; echo to-stderr >&2
 touch /healthy
-while :; do sleep 3600 & wait $!; done
+while :; do sleep 3600 & wait $!; kill $!; done
 """
 
 
@@ -117,10 +117,6 @@ async def box(
     config.resolver.servers.append("10.9.0.1")
     config.resolver.search.append("example.test")
     config.hosts.add(address="10.9.0.2", names=["box"])
-    config.health.test.extend(["test", "-e", "/healthy"])
-    config.health.interval = 300_000_000
-    config.health.start_interval = 300_000_000
-    config.health.retries = 2
     first, second = volume(directory / "vol1.img"), volume(directory / "vol2.img")
     for path in ("data/inner", "data/inner/deep"):
         subprocess.run(["debugfs", "-w", "-R", f"mkdir {path}", str(second)], check=True)
@@ -198,14 +194,17 @@ async def test_devices_are_dockers_and_the_others_are_out_of_reach(box: GuestVm)
     nodes = (await sh(box, "ls /dev")).split()
     wanted = "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
     assert nodes == wanted.split()
-    # A node can be made (CAP_MKNOD) but neither the disks nor the tether's ports can be opened.
+    # A node can be made (CAP_MKNOD) but the disks cannot be opened; the tether's ports not even made.
     ports = await sh(box, "grep virtio-portsdev /proc/devices | tr -dc 0-9")
-    for kind, major, minor in (("b", "254", "0"), ("b", "253", "0"), ("c", ports, "1"), ("c", "1", "1")):
-        code, _, err = await box.run(
-            f"mknod-{kind}-{major}-{minor}",
-            "sh", "-c", f"rm -f /tmp/node; mknod /tmp/node {kind} {major} {minor} && head -c1 /tmp/node",
-        )  # fmt: skip
-        assert (code, err) == (1, b"head: /tmp/node: Operation not permitted\n")
+    for device, program in (
+        ("b 254 0", "head"),
+        ("b 253 0", "head"),
+        ("c 1 1", "head"),
+        (f"c {ports} 1", "mknod"),
+    ):
+        script = f"rm -f /tmp/node; mknod /tmp/node {device} && head -c1 /tmp/node"
+        code, _, err = await box.run(f"node {device}", "sh", "-c", script)
+        assert (code, err) == (1, f"{program}: /tmp/node: Operation not permitted\n".encode())
     assert await sh(box, "head -c 4 /dev/zero | wc -c; echo x > /dev/null; echo ok") == "4\nok"
 
 
@@ -433,22 +432,19 @@ async def test_top_lists_the_containers_processes_only(box: GuestVm) -> None:
 
 
 async def test_health_follows_the_probe(box: GuestVm) -> None:
-    wanted = [pb.HealthEvent.UNHEALTHY, pb.HealthEvent.HEALTHY]
-    seen: list[int] = []
+    check = pb.HealthCheck(test=["test", "-e", "/healthy"], interval=200_000_000, retries=2)
+    wanted = [pb.HealthEvent.HEALTHY, pb.HealthEvent.UNHEALTHY, pb.HealthEvent.HEALTHY]
+    await box.channel.call("Update", pb.UpdateRequest(health=check, set_health=True), pb.Empty)
     async with asyncio.timeout(30):
         async for event in box.channel.events():
-            if not event.HasField("health"):
+            if not event.HasField("health") or event.health.status != wanted[0]:
                 continue
-            if event.health.status == pb.HealthEvent.HEALTHY and not seen:
-                seen.append(event.health.status)
-                await sh(box, "rm /healthy")
-            elif event.health.status == wanted[0] and len(seen) == 1:
-                assert (event.health.failing_streak, event.health.exit_code) == (2, 1)
-                seen.append(event.health.status)
-                await sh(box, "touch /healthy")
-            elif event.health.status == wanted[1] and len(seen) == 2:
-                assert event.health.failing_streak == 0
+            unhealthy = wanted.pop(0) == pb.HealthEvent.UNHEALTHY
+            assert (event.health.failing_streak, event.health.exit_code) == ((2, 1) if unhealthy else (0, 0))
+            if not wanted:
                 break
+            await sh(box, "touch /healthy" if unhealthy else "rm /healthy")
+    await box.channel.call("Update", pb.UpdateRequest(set_health=True), pb.Empty)
     kinds = [record.kind for record in box.records()]
     assert kinds.count(Kind.HEALTH) >= 4
 
