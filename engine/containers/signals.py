@@ -9,7 +9,7 @@ from engine.http import BadRequest
 __all__ = ["SIGNALS", "parse_signal"]
 
 _ORDER = (
-    "HUP INT QUIT TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP "
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP "
     "TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
 )
 SIGNALS = {name: number for number, name in enumerate(_ORDER.split(), start=1)}

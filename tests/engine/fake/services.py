@@ -293,9 +293,10 @@ class Interaction(Base, rpc.InteractionServicer):
     @unary
     async def StatPath(self, request: pb.PathRequest, context: Any) -> tether_pb2.PathStat:
         machine = self.host.machine(request.id)
-        if request.path not in machine.files:
+        path = request.path.rstrip(b"/") or b"/"
+        if path not in machine.files:
             raise Refusal(pb.NO_SUCH_PATH, "no such path")
-        return _stat(request.path, machine.files[request.path])
+        return _stat(path, machine.files[path])
 
     async def CopyOut(self, request: pb.PathRequest, context: Any) -> AsyncIterator[pb.CopyOutChunk]:
         machine = self.host.machines[request.id]
@@ -316,7 +317,7 @@ class Interaction(Base, rpc.InteractionServicer):
             tarfile.open(fileobj=io.BytesIO(data)).close()
         except tarfile.TarError as error:
             await abort(context, Refusal(pb.BAD_LAYER, str(error)))
-        self.host.machine(opening.id).files[opening.path] = data
+        self.host.machine(opening.id).files[opening.path.rstrip(b"/")] = data
         return EMPTY
 
 
@@ -461,7 +462,7 @@ def _exec_state(exec_id: str, process: Process) -> tether_pb2.ExecState:
 
 def _stat(path: bytes, data: bytes) -> tether_pb2.PathStat:
     return tether_pb2.PathStat(
-        name=path.rpartition(b"/")[2], size=len(data), mode=0o100644, mtime=1_000_000_000
+        name=path.rpartition(b"/")[2], size=len(data), mode=0o100644 if data else 0o040755, mtime=1_000_000_000
     )
 
 
