@@ -21,7 +21,15 @@ def test_numbers_are_the_kernels() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("KILL", 9), ("SIGTERM", 15), ("sigint", 2), ("9", 9), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)],
+    [
+        ("KILL", 9),
+        ("SIGTERM", 15),
+        ("sigint", 2),
+        ("9", 9),
+        ("RTMIN", 34),
+        ("SIGRTMIN+3", 37),
+        ("RTMAX-1", 63),
+    ],
 )
 def test_spellings(text: str, number: int) -> None:
     assert parse_signal(text) == number

@@ -462,7 +462,10 @@ def _exec_state(exec_id: str, process: Process) -> tether_pb2.ExecState:
 
 def _stat(path: bytes, data: bytes) -> tether_pb2.PathStat:
     return tether_pb2.PathStat(
-        name=path.rpartition(b"/")[2], size=len(data), mode=0o100644 if data else 0o040755, mtime=1_000_000_000
+        name=path.rpartition(b"/")[2],
+        size=len(data),
+        mode=0o100644 if data else 0o040755,
+        mtime=1_000_000_000,
     )
 
 
