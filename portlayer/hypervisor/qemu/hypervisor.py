@@ -19,7 +19,6 @@ from portlayer.hypervisor.base import (
     HypervisorError,
     Nic,
     NoSuchVm,
-    NotSupported,
     PowerState,
     VmConfig,
     VmEvent,
@@ -141,12 +140,14 @@ class QemuHypervisor:
         await self._unbroken(self._machine(vm).resume())
 
     async def snapshot(self, vm: str, name: str) -> None:
-        self._machine(vm)
-        raise NotSupported(f"VM {vm[:12]}: snapshot {name}: the qemu back end makes no snapshots yet")
+        await self._unbroken(self._machine(vm).snapshot(name))
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
-        self._machine(vm)
-        raise NotSupported(f"VM {vm[:12]}: clone {config.id[:12]}: the qemu back end makes no clones yet")
+        return await self._unbroken(self._clone(self._machine(vm), config))
+
+    async def _clone(self, source: Machine, config: VmConfig) -> VmInfo:
+        async with source.state_for(config) as memory:
+            return await self._create(config, memory=memory)
 
     async def delete(self, vm: str) -> None:
         machine = self._machines.get(vm)
