@@ -93,6 +93,11 @@ class Machine:
     def directory(self) -> VmDirectory:
         return self._directory
 
+    @property
+    def busy(self) -> bool:
+        """Whether it runs, or somebody is about to change that."""
+        return self._run is not None or self._lock.locked()
+
     def info(self) -> VmInfo:
         pid = self._run.process.pid if self._run is not None and self._run.process is not None else 0
         return VmInfo(config=self._record.config, version=self._record.version, power=self._power, pid=pid)
