@@ -110,8 +110,8 @@ class Stream:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self.out = b""
-        self.err = b""
+        self.out = bytearray()
+        self.err = bytearray()
         self.code: int | None = None
 
     async def write(self, data: bytes, *, close: bool = False) -> None:

@@ -394,7 +394,9 @@ async def test_names_ports_and_a_second_network(client: Client, layer: str, host
         ports=[PortBinding(container_port=80, protocol="tcp")],
     )
     port = (await client.get(server)).handle.spec.ports[0].assigned_port
-    fetched = host.run("busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/")
+    fetch = ("busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/")
+    while (fetched := await asyncio.to_thread(host.run, *fetch, check=False)).returncode:
+        await asyncio.sleep(0.2)  # httpd has its own pace
     assert fetched.stdout == "served\n"
     other = await client.run(layer, "sleep", "1000", endpoints=[Endpoint(network=network.id)])
     unreachable = await (await client.exec(other, "wget", "-T", "1", "-q", "-O", "-", "http://server/")).end()
