@@ -20,7 +20,10 @@ _TOO_BIG = frozenset((errno.E2BIG, errno.ERANGE, errno.EINVAL))
 
 
 def read_xattrs(target: int | str) -> dict[bytes, bytes]:
-    """All attributes of an open file, or of a path that is not followed."""
+    """All attributes of an open file, or of a path that is not followed.
+
+    A name with ``=`` in it is left out: PAX records cannot hold it.
+    """
     follow = isinstance(target, int)
     try:
         names = os.listxattr(target, follow_symlinks=follow)
@@ -30,6 +33,8 @@ def read_xattrs(target: int | str) -> dict[bytes, bytes]:
         raise
     found = {}
     for name in names:
+        if "=" in name:
+            continue
         try:
             found[os.fsencode(name)] = os.getxattr(target, name, follow_symlinks=follow)
         except OSError as error:

@@ -115,7 +115,7 @@ def open_directory(
             except NotADirectoryError:
                 target = _read_link(fd, name)
                 links += 1
-                if links > _MAX_LINKS or sum(map(len, pending)) + len(target) > _MAX_PATH:
+                if links > _MAX_LINKS or _length(pending) + len(target) > _MAX_PATH:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name) from None
                 if target.startswith(b"/"):
                     done = []
@@ -156,7 +156,7 @@ def real_path(root_fd: int, path: bytes) -> bytes:
             done.append(name)
             continue
         links += 1
-        if links > _MAX_LINKS or sum(map(len, pending)) + len(target) > _MAX_PATH:
+        if links > _MAX_LINKS or _length(pending) + len(target) > _MAX_PATH:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
         if target.startswith(b"/"):
             done = []
@@ -189,6 +189,10 @@ def stat_path(root_fd: int, path: bytes) -> StatResult:
         mtime_ns=status.st_mtime_ns,
         link_target=target,
     )
+
+
+def _length(names: list[bytes]) -> int:
+    return sum(map(len, names)) + len(names)
 
 
 def _replace(old: int, new: int) -> int:

@@ -73,8 +73,7 @@ class Changer:
                 )
             async with AsyncExitStack() as undo:
                 self._claim_name(container, spec, undo)
-                for mount in spec.mounts:
-                    self._house.rooms.volumes.get(mount.volume)
+                self._house.require_volumes(container, spec)
                 record = replace(before, spec=spec).with_state(revision=before.state.revision + 1)
                 if live and (gone or new):
                     await self._replug(container, record, gone, new, undo)

@@ -32,12 +32,12 @@ from portlayer.network import coexist, conntrack
 from portlayer.network.attachment import Attachment, PluggedNic
 from portlayer.network.dns import Resolver as DnsResolver
 from portlayer.network.dnsserver import DnsServers
-from portlayer.network.firewall import Firewall, FirewallError
+from portlayer.network.firewall import Firewall, FirewallError, load
 from portlayer.network.guest import interfaces, resolver
 from portlayer.network.ipam import Subnet, unique_local_range
 from portlayer.network.links import BridgeLink, LinkError, Links
 from portlayer.network.names import Directory
-from portlayer.network.nft import Ruleset, render
+from portlayer.network.nft import Ruleset, render, render_removal
 from portlayer.network.poollock import pool_lock
 from portlayer.network.ports import PortTable
 from portlayer.network.registry import Entry, Registry, bridge_mac
@@ -153,6 +153,18 @@ class NetworkManager:
             await asyncio.wait(self._running_work)
         await self._servers.close()
         self._ports.close()
+
+    async def purge(self) -> None:
+        """Take every trace of this VCH off the host: for its deletion, when no container is left.
+
+        Called again after a kill it finishes; the state files go with the VCH's directory.
+        """
+        for entry in self._bridges():
+            await self._servers.stop(entry.id)
+        for name in sorted(await asyncio.to_thread(self._links.ours)):
+            await self._translated(asyncio.to_thread(self._links.remove, name))
+        await self._translated(load(render_removal(self._vch)))
+        await coexist.synchronize((), self._vch)
 
     # -- networks
     def list(self) -> builtins.list[Network]:

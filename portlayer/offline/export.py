@@ -19,12 +19,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Daemon", "DaemonError"]
+__all__ = ["Daemon", "DaemonError", "daemon_mark"]
 
 _PROGRAM = "qemu-storage-daemon"
 _COMMAND = [_PROGRAM, "--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor"]
 _TIMEOUT = 60.0
 _MAX_LINE = 1 << 20
+
+
+def daemon_mark(marker: str) -> str:
+    """The argument by which a daemon is found; an object without effect."""
+    return json.dumps({"qom-type": "secret", "id": "mark", "data": marker})
 
 
 class DaemonError(Exception):
@@ -38,7 +43,7 @@ class Daemon:
         to_read, self._to = os.pipe2(os.O_CLOEXEC)
         self._from, to_write = os.pipe2(os.O_CLOEXEC)
         self._buffer = b""
-        command = [*_COMMAND, "--object", f"secret,id=mark,data={marker}"]
+        command = [*_COMMAND, "--object", daemon_mark(marker)]
         self.pid = spawn(command, streams=(to_read, to_write, -1))
         os.close(to_read)
         os.close(to_write)

@@ -15,6 +15,7 @@ __all__ = [
     "die_with_parent",
     "mount",
     "private_mounts",
+    "start_write_back",
     "sync_file_system",
     "unmount",
 ]
@@ -31,6 +32,7 @@ _MS_PRIVATE = 1 << 18
 _CLONE_NEWNS = 0x00020000
 _UMOUNT_NOFOLLOW = 8
 _PR_SET_PDEATHSIG = 1
+_SYNC_FILE_RANGE_WRITE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -70,6 +72,12 @@ def unmount(target: str) -> None:
 def sync_file_system(fd: int) -> None:
     """Write everything of the file system behind ``fd``; reports write errors nobody has seen yet."""
     _call("syncfs", _libc.syncfs(fd))
+
+
+def start_write_back(fd: int) -> None:
+    """Begin writing a file's dirty pages to the medium; does not wait for them."""
+    everything = (ctypes.c_int64(0), ctypes.c_int64(0))
+    _call("sync_file_range", _libc.sync_file_range(fd, *everything, _SYNC_FILE_RANGE_WRITE))
 
 
 def die_with_parent(signal: int, parent: int) -> None:

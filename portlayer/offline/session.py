@@ -21,6 +21,7 @@ import struct
 import archive.paths
 from portlayer.offline import kernel, loops, vmdk
 from portlayer.offline.export import Daemon
+from portlayer.offline.flusher import Flusher
 from portlayer.offline.superblock import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock
 
 __all__ = ["BUILD", "READ", "WRITE", "Disk", "Session", "UncleanError"]
@@ -43,14 +44,16 @@ class UncleanError(Exception):
 class Disk:
     """One disk of a session, exported and perhaps mounted."""
 
-    __slots__ = ("export", "fd", "had_errors", "loop", "mode", "mountpoint", "path")
+    __slots__ = ("directory", "export", "fd", "flusher", "had_errors", "loop", "mode", "mountpoint", "path")
 
     def __init__(self, path: str, mode: str, export: str, mountpoint: str) -> None:
         self.path = path
         self.mode = mode
         self.export = export
         self.mountpoint = mountpoint
-        self.fd = -1  # the mounted root
+        self.fd = -1  # the mounted root, O_PATH
+        self.directory = -1  # the same, open since the mount: syncfs on it reports every write error since
+        self.flusher: Flusher | None = None
         self.loop = -1
         self.had_errors = False
 
@@ -96,6 +99,7 @@ class Session:
         finally:
             os.close(device)
         disk.fd = os.open(disk.mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        disk.directory = os.open(disk.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return disk.fd
 
     def export(self, name: str, path: str, mode: str) -> Disk:
@@ -130,11 +134,15 @@ class Session:
         """Let the file system fill its disk, while mounted: the kernel does it by itself."""
         disk = self._disks[name]
         blocks = os.stat(disk.export).st_size // BLOCK_SIZE
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=disk.fd)
-        try:
-            fcntl.ioctl(fd, _EXT4_IOC_RESIZE_FS, struct.pack("=Q", blocks))
-        finally:
-            os.close(fd)
+        fcntl.ioctl(disk.directory, _EXT4_IOC_RESIZE_FS, struct.pack("=Q", blocks))
+
+    def wrote(self, name: str, count: int) -> None:
+        """So many more bytes went into a disk: time to write some back?"""
+        disk = self._disks[name]
+        if disk.mode == BUILD:
+            if disk.flusher is None:
+                disk.flusher = Flusher(disk.directory, disk.path)
+            disk.flusher.wrote(count)
 
     def root(self, name: str) -> int:
         return self._disks[name].fd
@@ -150,7 +158,8 @@ class Session:
         written = [disk for disk in self._disks.values() if disk.mode != READ]
         for disk in written:
             if disk.fd >= 0:
-                self._sync(disk)
+                self._stop_flusher(disk)
+                kernel.sync_file_system(disk.directory)
         self._unmount_all()
         for disk in written:
             block = self._superblock(disk)
@@ -176,8 +185,10 @@ class Session:
             kernel.unmount(self._binds.pop())
         for disk in reversed(self._disks.values()):
             if disk.fd >= 0:
+                self._stop_flusher(disk)
                 os.close(disk.fd)
-                disk.fd = -1
+                os.close(disk.directory)
+                disk.fd = disk.directory = -1
                 kernel.unmount(disk.mountpoint)
             if disk.loop >= 0:
                 loops.wait_until_free(disk.loop)
@@ -186,12 +197,10 @@ class Session:
     def _is_writable(self, root: int) -> bool:
         return not os.fstatvfs(root).f_flag & os.ST_RDONLY
 
-    def _sync(self, disk: Disk) -> None:
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=disk.fd)
-        try:
-            kernel.sync_file_system(fd)
-        finally:
-            os.close(fd)
+    def _stop_flusher(self, disk: Disk) -> None:
+        if disk.flusher is not None:
+            disk.flusher.stop()
+            disk.flusher = None
 
     def _superblock(self, disk: Disk) -> Superblock:
         fd = os.open(disk.export, os.O_RDONLY | os.O_CLOEXEC)

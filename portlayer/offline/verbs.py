@@ -103,6 +103,7 @@ def unpack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dic
             if kind == CANCEL:
                 raise Cancelled("the sender gave up")
             unpacker.feed(body)
+            session.wrote("root", len(body))
         result = unpacker.finish()
     return {"members": result.members, "size": result.size, "skipped_xattrs": result.skipped_xattrs}
 

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     StrPath = str | os.PathLike[str]
 
-__all__ = ["Descriptor", "VmdkError", "create", "read_descriptor"]
+__all__ = ["Descriptor", "VmdkError", "create", "parent_of", "read_descriptor"]
 
 SECTOR = 512
 _GRAIN = 128  # sectors: 64 KiB
@@ -67,6 +67,14 @@ def read_descriptor(path: StrPath) -> Descriptor:
         )
     except (KeyError, ValueError) as error:
         raise VmdkError(f"{path} has no usable descriptor: {error}") from error
+
+
+def parent_of(path: StrPath) -> str:
+    """The disk that ``path`` is a child of."""
+    hint = read_descriptor(path).parent_hint
+    if not hint:
+        raise VmdkError(f"{path} has no parent")
+    return os.path.normpath(os.path.join(os.path.dirname(path), hint))
 
 
 def create(path: StrPath, *, capacity: int = 0, parent: StrPath | None = None) -> None:

@@ -129,8 +129,8 @@ class ContainerDisks:
         """Open the disk of a container whose VM is off.
 
         ``volumes`` are (disk, destination, read-only), shown at their
-        destinations. When the body ends without an exception, everything it
-        wrote is on disk.
+        destinations. What was written is on disk at the end, also when the
+        body ends with an exception.
 
         Raises:
             PortLayerError: NO_SUCH_CONTAINER; ALREADY_RUNNING: a VM has one of the disks.
@@ -138,8 +138,8 @@ class ContainerDisks:
         self._layer(container)
         disk = self.path(container)
         async with self._locks.hold([disk, *(path for path, _, _ in volumes)]):
-            with translated(f"disk of container {container}", place=self._root):
-                async with self._workshop.session() as worker:
+            with translated(f"disk of container {container}", place=self._root, body_is_foreign=True):
+                async with self._workshop.session(keep=writable) as worker:
                     await self._mount(worker, disk, volumes, writable=writable)
                     yield OfflineRoot(worker, self._root)
 
@@ -156,16 +156,17 @@ class ContainerDisks:
         return self._against_image(container, "export_changes")
 
     async def _against_image(self, container: str, verb: str) -> AsyncIterator[bytes]:
-        layer = self._layer(container)
-        below = self._images.get(layer).path if layer else self._images.base
+        self._layer(container)
         disk = self.path(container)
+        below = vmdk.parent_of(disk)
         async with self._locks.hold([disk]):
             with translated(f"disk of container {container}", place=self._root):
                 async with self._workshop.session() as worker:
                     await worker.call("mount", name="lower", path=str(below), mode="read")
                     await worker.call("mount", name="root", path=str(disk), mode="read")
-                    async for chunk in worker.download(verb):
-                        yield chunk
+                    async with contextlib.aclosing(worker.download(verb)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
 
     async def _mount(
         self, worker: Worker, disk: Path, volumes: Sequence[tuple[Path, str, bool]], *, writable: bool

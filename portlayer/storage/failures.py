@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from portlayer.errors import PortLayerError
+from portlayer.offline.vmdk import VmdkError
 from portlayer.portlayer_pb2 import Reason
 from portlayer.storage.worker import WorkerError
 
@@ -19,27 +20,32 @@ _LITTLE = 1 << 20  # less room than this explains an I/O error of a loop device
 
 
 @contextlib.contextmanager
-def translated(what: str, *, place: Path, archive: Reason.ValueType = Reason.BAD_LAYER) -> Iterator[None]:
+def translated(what: str, *, place: Path, body_is_foreign: bool = False) -> Iterator[None]:
     """Turn errors of the body into ``PortLayerError``; ``place`` is on the disk that may be full.
 
     A loop device cannot say "no space": it says I/O error. So the room that is left decides.
+    ``body_is_foreign``: a caller's code runs in the body; its ``OSError`` is none of ours.
     """
     try:
         yield
     except WorkerError as error:
-        reason = _reason(error, place, archive)
+        reason = _reason(error, place)
         if reason == Reason.NO_SPACE and error.errno not in _NO_SPACE:
             raise PortLayerError(reason, f"{what}: no space left in {place}") from error
         raise PortLayerError(reason, f"{what}: {error}") from error
+    except VmdkError as error:
+        raise PortLayerError(Reason.UNSPECIFIED, f"{what}: {error}") from error
     except OSError as error:
+        if body_is_foreign:
+            raise
         if error.errno in _NO_SPACE:
             raise PortLayerError(Reason.NO_SPACE, f"{what}: no space left in {place}") from error
         raise PortLayerError(Reason.UNSPECIFIED, f"{what}: {error}") from error
 
 
-def _reason(error: WorkerError, place: Path, archive: Reason.ValueType) -> Reason.ValueType:
+def _reason(error: WorkerError, place: Path) -> Reason.ValueType:
     if error.kind == "archive":
-        return archive
+        return Reason.BAD_LAYER
     if error.kind == "conflict":
         return Reason.IS_DIRECTORY_CONFLICT
     if error.errno in _NO_SPACE or _is_full(place):

@@ -10,7 +10,9 @@ disk, so that no read goes through more than twenty.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
 import re
 import weakref
@@ -35,6 +37,7 @@ _JOURNAL_MIB = 32
 _SLOTS = 4
 _CHAIN_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _EMPTY_ARCHIVE = bytes(1024)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +90,9 @@ class ImageStore:
     async def open(self) -> None:
         """Sweep, make the template when there is none, read what is there.
 
-        Raises:
-            PortLayerError: a layer is damaged; the message names it.
+        A layer that is damaged (by somebody else: we publish whole ones) is
+        reported and left out, as are those that stand on it. It stays on disk
+        until a layer of its name is put again.
         """
         with translated(f"image store {self._root}", place=self._root.parent):
             self._root.mkdir(parents=True, exist_ok=True)
@@ -174,13 +178,14 @@ class ImageStore:
         if info.empty:
             yield _EMPTY_ARCHIVE
             return
-        lower = self.get(info.parent).path if info.parent else self.base
+        lower = self.get(info.parent).path if info.parent else vmdk.parent_of(info.path)
         with translated(f"layer {chain_id}", place=self._root):
             async with self._workshop.session() as worker:
                 await worker.call("mount", name="lower", path=str(lower), mode="read")
                 await worker.call("mount", name="root", path=str(info.path), mode="read")
-                async for chunk in worker.download("export_changes"):
-                    yield chunk
+                async with contextlib.aclosing(worker.download("export_changes")) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
     # -- making
 
@@ -227,7 +232,8 @@ class ImageStore:
             self._step("layer:disk")
             await worker.call("mount", name="root", path=str(disk), mode="build")
             self._step("layer:mounted")
-            result = await worker.upload("unpack", aiter(stream), path="/", layer=True)
+            async with contextlib.aclosing(stream.chunks()) as chunks:
+                result = await worker.upload("unpack", chunks, path="/", layer=True)
             self._step("layer:unpacked")
             stream.verify(diff_id)
         self._step("layer:closed")
@@ -253,6 +259,7 @@ class ImageStore:
         if name is not None:
             durable.write_file(directory / name, json.dumps(document, indent=1).encode())
         self._step("layer:described")
+        durable.remove(target)  # there only when it was damaged
         durable.publish(directory, target)
 
     # -- reading
@@ -265,8 +272,10 @@ class ImageStore:
             try:
                 document = json.loads((path / "layer.json").read_text())
                 documents[str(document["chain_id"])] = document
+                if not document["empty"] and not (path / "disk.vmdk").exists():
+                    raise FileNotFoundError(path / "disk.vmdk")
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise PortLayerError(Reason.UNSPECIFIED, f"damaged layer {path}: {error!r}") from error
+                _log.error("layer %s is damaged and left out: %r", path, error)
         self._layers = {}
         for chain_id in documents:
             self._load_with_parents(chain_id, documents)
@@ -275,8 +284,9 @@ class ImageStore:
     def _load_with_parents(self, chain_id: str, documents: dict[str, dict[str, Any]]) -> None:
         line: list[str] = []
         while chain_id and chain_id not in self._layers:
-            if chain_id not in documents or len(line) > len(documents):
-                raise PortLayerError(Reason.UNSPECIFIED, f"damaged image store: layer {chain_id} is missing")
+            if chain_id not in documents or chain_id in line:
+                _log.error("layers %s are left out: their parent %s is missing", line, chain_id)
+                return
             line.append(chain_id)
             chain_id = documents[chain_id]["parent"]
         for known in reversed(line):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from portlayer.errors import PortLayerError
 from portlayer.portlayer_pb2 import Reason
@@ -15,7 +15,7 @@ _AT_ONCE = 1 << 20  # bytes digested before other tasks may run
 
 
 class LayerStream:
-    """Wraps the caller's chunks. Iterate it once, then :meth:`verify`."""
+    """Wraps the caller's chunks. Read :meth:`chunks` to the end, then :meth:`verify`."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -32,7 +32,7 @@ class LayerStream:
         return not any(self._head[:_END_OF_ARCHIVE])
 
     async def drain(self) -> None:
-        async for _ in self:
+        async for _ in self.chunks():
             pass
 
     def verify(self, diff_id: str) -> None:
@@ -45,7 +45,8 @@ class LayerStream:
         if actual != diff_id:
             raise PortLayerError(Reason.BAD_LAYER, f"the layer's digest is {actual}, expected {diff_id}")
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """All chunks, once."""
         if self._head:
             self._digest.update(self._head)
             yield self._head

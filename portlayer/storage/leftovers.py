@@ -15,11 +15,12 @@ import signal
 import time
 from pathlib import Path
 
+from portlayer.offline.export import daemon_mark
+
 __all__ = ["kill_leftovers"]
 
 _DEADLINE = 30.0
 _WORKER = b"offline/__main__.py"
-_DAEMON = b"secret,id=mark,data="
 
 
 def kill_leftovers(work: Path) -> int:
@@ -42,6 +43,7 @@ def kill_leftovers(work: Path) -> int:
 
 def _processes(work: Path) -> list[int]:
     wanted = os.fsencode(work)
+    mark = os.fsencode(daemon_mark(str(work)))
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -51,7 +53,7 @@ def _processes(work: Path) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         is_worker = wanted in arguments and any(word.endswith(_WORKER) for word in arguments)
-        if is_worker or _DAEMON + wanted in arguments:
+        if is_worker or mark in arguments:
             found.append(int(entry.name))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -46,8 +47,10 @@ class OfflineRoot:
         """
         async with self._turn:
             with translated(_shown(path), place=self._place):
-                async for chunk in self._worker.download("pack", path=os.fsdecode(path)):
-                    yield chunk
+                download = self._worker.download("pack", path=os.fsdecode(path))
+                async with contextlib.aclosing(download) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
     async def copy_in(
         self,

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One child. One request at a time."""
+    """One child. One request at a time; after a cancelled one, nothing but :meth:`end`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -57,7 +57,10 @@ class Worker:
         self._process = process
         self._to = process.stdin
         self._from = process.stdout
-        self._words = asyncio.create_task(process.stderr.read(_LAST_WORDS))
+        self._words = b""
+        self._listening = asyncio.create_task(self._listen(process.stderr))
+        self._header: tuple[int, int] | None = None  # of a frame whose body is still to come
+        self._busy = False  # a request has not been answered
 
     @property
     def pid(self) -> int:
@@ -70,72 +73,80 @@ class Worker:
     async def upload(self, verb: str, chunks: AsyncIterator[bytes], **arguments: Any) -> dict[str, Any]:
         """Send chunks as they come, no faster than the child takes them.
 
-        When ``chunks`` raises, the child has dropped the rest before that exception gets on.
+        When ``chunks`` raises, or our task is cancelled, the child has dropped
+        the rest before the exception gets on. When the child fails, no further
+        chunk is asked for.
         """
         await self._request(verb, arguments)
         reply = asyncio.create_task(self._reply())
         try:
-            try:
-                async for chunk in chunks:
-                    if reply.done():
-                        break
-                    await self._send_data(chunk)
-            except WorkerError:
-                raise
-            except BaseException:
-                await self._send(encode(CANCEL))
-                with contextlib.suppress(WorkerError):
-                    await reply
-                raise
+            async for chunk in chunks:
+                if reply.done():
+                    break
+                await self._send_data(chunk)
             await self._send(encode(END))
             return await reply
-        finally:
+        except WorkerError:
+            raise
+        except BaseException:
             if not reply.done():
-                reply.cancel()
+                with contextlib.suppress(WorkerError):
+                    await self._send(encode(CANCEL))
+                    await reply
+            raise
+        finally:
+            reply.cancel()
             with contextlib.suppress(WorkerError, asyncio.CancelledError):
                 await reply
 
-    async def download(self, verb: str, **arguments: Any) -> AsyncIterator[bytes]:
+    async def download(self, verb: str, **arguments: Any) -> AsyncGenerator[bytes, None]:
+        """The chunks the child sends. Close the generator (``aclosing``) before the next request."""
         await self._request(verb, arguments)
-        finished = False
         try:
             while True:
                 kind, body = await self._receive()
-                if kind == DATA:
-                    yield body
-                    continue
-                finished = True
-                self._check(kind, body)
-                return
+                if kind != DATA:
+                    self._finish(kind, body)
+                    return
+                yield body
         finally:
-            if not finished:
-                await self._send(encode(CANCEL))
-                while (await self._receive())[0] == DATA:
-                    pass
+            if self._busy:
+                with contextlib.suppress(WorkerError):
+                    await self._send(encode(CANCEL))
+                    while (await self._receive())[0] == DATA:
+                        pass
+                    self._busy = False
 
-    async def finish(self) -> None:
-        """Take down in order: everything written is on disk, or this raises."""
-        await self.call("close")
-        self._to.close()
-        await self._process.wait()
-        await self._words
+    async def end(self, *, keep: bool, report: bool = False) -> None:
+        """Take down. ``keep``: everything written is on disk afterwards; ``report``: or this raises.
 
-    async def abandon(self) -> None:
-        """Take down; what was written does not matter."""
-        self._to.close()
+        Raises:
+            WorkerError
+        """
         try:
-            async with asyncio.timeout(_PATIENCE):
-                while await self._from.read(1 << 16):
-                    pass
+            if keep and not self._busy:
+                await self.call("close")
+        except WorkerError:
+            if report:
+                raise
+        finally:
+            self._to.close()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    while await self._from.read(1 << 16):
+                        pass
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
                 await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-        await self._words
+            await self._listening
 
     # -- frames
 
     async def _request(self, verb: str, arguments: dict[str, Any]) -> None:
+        if self._busy:
+            raise WorkerError("fault", f"{verb}: an earlier request was not answered")
+        self._busy = True
         await self._send(encode_document(REQUEST, {"verb": verb, **arguments}))
 
     async def _send_data(self, chunk: bytes) -> None:
@@ -147,34 +158,47 @@ class Worker:
 
     async def _send(self, frame: bytes | memoryview) -> None:
         try:
-            self._to.write(frame)
+            self._to.write(frame)  # whole frames, so that a cancelled drain() tears none
             await self._to.drain()
         except (BrokenPipeError, ConnectionResetError):
             raise await self._death() from None
 
     async def _receive(self) -> tuple[int, bytes]:
+        """The next frame. Being cancelled in the middle of one does not lose its beginning."""
         try:
-            kind, length = HEADER.unpack(await self._from.readexactly(HEADER.size))
-            return kind, await self._from.readexactly(length)
+            if self._header is None:
+                self._header = HEADER.unpack(await self._from.readexactly(HEADER.size))
+            kind, length = self._header
+            body = await self._from.readexactly(length)
+            self._header = None
+            return kind, body
         except asyncio.IncompleteReadError:
             raise await self._death() from None
 
     async def _reply(self) -> dict[str, Any]:
-        kind, body = await self._receive()
-        return self._check(kind, body)
+        return self._finish(*await self._receive())
 
-    def _check(self, kind: int, body: bytes) -> dict[str, Any]:
+    def _finish(self, kind: int, body: bytes) -> dict[str, Any]:
+        """The answer to the request: its result, or its error."""
         document: dict[str, Any] = json.loads(body)
+        if kind not in (REPLY, ERROR):
+            raise WorkerError("fault", f"the storage worker sent a frame of type {kind}")
+        self._busy = False
         if kind == ERROR:
             raise WorkerError(document["kind"], document["message"], document["errno"])
-        if kind != REPLY:
-            raise WorkerError("fault", f"the storage worker sent a frame of type {kind}")
         return document
 
+    async def _listen(self, stream: asyncio.StreamReader) -> None:
+        """Keep the last words; the child must never block on them."""
+        while words := await stream.read(1 << 16):
+            self._words = (self._words + words)[-_LAST_WORDS:]
+
     async def _death(self) -> WorkerError:
-        code = await self._process.wait()
-        words = (await asyncio.shield(self._words)).decode("utf-8", "replace").strip()
-        return WorkerError("fault", f"the storage worker ended with {code}: {words.splitlines()[-1:]}")
+        self._to.close()
+        await self._process.wait()
+        await asyncio.shield(self._listening)
+        last = self._words.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no last words"]
+        return WorkerError("fault", f"the storage worker ended with {self._process.returncode}: {last[0]}")
 
 
 class Workshop:
@@ -190,7 +214,8 @@ class Workshop:
         return await asyncio.to_thread(kill_leftovers, self._work)
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Worker]:
+    async def session(self, *, keep: bool = False) -> AsyncIterator[Worker]:
+        """A child of one's own. ``keep``: what was written counts also when the body raises."""
         async with self._slots:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -204,13 +229,13 @@ class Workshop:
             worker = Worker(process)
             try:
                 yield worker
-                await worker.finish()
             except BaseException:
-                await _uninterrupted(worker.abandon())
+                await _uninterrupted(worker.end(keep=keep))
                 raise
+            await _uninterrupted(worker.end(keep=True, report=True))
 
 
-async def _uninterrupted(work: Any) -> None:
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """Finish ``work`` even when our task is cancelled (again): processes must not stay behind."""
     task = asyncio.ensure_future(work)
     while not task.done():
