@@ -126,10 +126,10 @@ def pump_main(path: Path) -> int:
 
 async def attach_exec() -> int:
     """The same through an exec's ring, the server, a socket, the host's client."""
+    import socket
+
     from portlayer.channel import TetherChannel
     from tests.portlayer.channel.support import Link
-
-    import socket
 
     guest, host = socket.socketpair()
     loop = Loop(_fail)
