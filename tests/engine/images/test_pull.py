@@ -226,6 +226,22 @@ async def test_a_cut_layer_goes_on_where_it_was_cut(
     assert "Retrying in 1 second" in states(said, blob[7:19])
 
 
+async def test_a_registry_that_trickles(
+    service: ImageService, fake: FakePortLayer, registry: FakeRegistry
+) -> None:
+    image = sample(MIDDLE, BASE)
+    image.put(registry, "a", "1")
+    registry.rules.append(
+        lambda asked: (
+            Answer(body=registry.blobs[asked.path.rpartition("/")[2]], trickle=999)
+            if "/blobs/" in asked.path
+            else None
+        )
+    )
+    await pull(service, f"{registry.host}/a:1")
+    assert [fake.tars[chain] for chain in image.chain] == [MIDDLE, BASE]
+
+
 async def test_a_server_without_ranges_is_read_again_from_the_start(
     service: ImageService, fake: FakePortLayer, registry: FakeRegistry
 ) -> None:
