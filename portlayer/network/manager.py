@@ -290,8 +290,10 @@ class NetworkManager:
 
     # -- plugging
     async def plug(self, attachment: Attachment) -> builtins.list[PluggedNic]:
-        """Make the host's side of all endpoints, publish the ports and the names. Endpoints that the
-        attachment does not name any more are unplugged. Idempotent.
+        """Make the host's side of all endpoints, publish the ports and the names. Idempotent.
+
+        Endpoints that are plugged and not named any more stay until unplug(): their NICs may still be in
+        the VM.
 
         Raises:
             PortLayerError: what the container had before is still plugged, nothing more.
@@ -303,22 +305,16 @@ class NetworkManager:
             before = self._switch.find(attachment.container)
             plug = self._switch.plug(self._known(attachment))
             try:
-                await self._replace(before, plug)
+                if before is None or before.rules() != plug.rules():
+                    await self._firewall.apply()
+                await asyncio.to_thread(self._make_taps, plug)
+                await asyncio.to_thread(self._forget_flows, before, plug)
             except BaseException:
                 self._switch.put(attachment.container, before)
                 await self._retreat(before, plug)
                 raise
-            return plug.nics()
-
-    async def _replace(self, before: Plug | None, plug: Plug) -> None:
-        obsolete = before.tap_names() - plug.tap_names() if before is not None else set()
-        for tap in sorted(obsolete):
-            await asyncio.to_thread(self._links.remove, tap)
-        if before is None or before.rules() != plug.rules():
-            await self._firewall.apply()
-        await asyncio.to_thread(self._make_taps, plug)
-        self._directory.put(plug.client())
-        await asyncio.to_thread(self._forget_flows, before, plug)
+            self._directory.put(plug.client())
+            return plug.nics({endpoint.network for endpoint in attachment.endpoints})
 
     def _make_taps(self, plug: Plug) -> None:
         for tap in plug.links(self._switch.owner, self._vch):
@@ -333,10 +329,6 @@ class NetworkManager:
             await self._firewall.apply()
         except (LinkError, FirewallError) as error:
             _log.error("taking back the network of %s: %s", plug.attachment.name, error)
-        if before is None:
-            self._directory.drop(plug.attachment.container)
-        else:
-            self._directory.put(before.client())
 
     async def unplug(self, container: str, network: str | None = None) -> None:
         """Remove taps, names and published ports of a container, or of one endpoint. Idempotent."""
