@@ -139,10 +139,12 @@ class NetworkManager:
         await self._firewall.apply()
         await self._synchronize()
         for plug in self._switch.all():
-            for tap in plug.links(self._switch.owner, self._vch):
+            taps = plug.links(self._switch.owner, self._vch)
+            for tap in taps:
                 if tap.name not in present:
                     _log.warning("%s had lost its tap %s", plug.attachment.name, tap.name)
-                await asyncio.to_thread(self._links.ensure_tap, tap)
+            await asyncio.to_thread(self._links.create_taps, taps)
+            await asyncio.to_thread(self._links.connect_taps, taps)
             self._directory.put(plug.client())
         for entry in self._bridges():
             await self._servers.start(entry.id, entry.gateways())
@@ -305,10 +307,8 @@ class NetworkManager:
             before = self._switch.find(attachment.container)
             plug = self._switch.plug(self._known(attachment))
             try:
-                if before is None or before.rules() != plug.rules():
-                    await self._firewall.apply()
-                await asyncio.to_thread(self._make_taps, plug)
-                await asyncio.to_thread(self._forget_flows, before, plug)
+                await self._raise(before, plug)
+                await self._forget_flows(before, plug)
             except BaseException:
                 self._switch.put(attachment.container, before)
                 await self._retreat(before, plug)
@@ -316,9 +316,19 @@ class NetworkManager:
             self._directory.put(plug.client())
             return plug.nics({endpoint.network for endpoint in attachment.endpoints})
 
-    def _make_taps(self, plug: Plug) -> None:
-        for tap in plug.links(self._switch.owner, self._vch):
-            self._links.ensure_tap(tap)
+    async def _raise(self, before: Plug | None, plug: Plug) -> None:
+        """Taps are made while nft runs, and connected only when the rules are in force."""
+        taps = plug.links(self._switch.owner, self._vch)
+        changed = before is None or before.rules() != plug.rules()
+        outcomes = await asyncio.gather(
+            self._firewall.apply() if changed else asyncio.sleep(0),
+            asyncio.to_thread(self._links.create_taps, taps),
+            return_exceptions=True,  # both have ended before anything is taken back
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        await asyncio.to_thread(self._links.connect_taps, taps)
 
     async def _retreat(self, before: Plug | None, plug: Plug) -> None:
         """After a failure: what was not there before goes. The first failure is what the caller hears."""
@@ -350,20 +360,20 @@ class NetworkManager:
                 await asyncio.to_thread(self._links.remove, tap)
             self._switch.put(container, after)
             await self._firewall.apply()
-            await asyncio.to_thread(self._forget_flows, before, after)
+            await self._forget_flows(before, after)
             for owner, network_id in [d for d in self._doomed if d[0] == container]:
                 if not self._switch.is_plugged(owner, network_id):
                     self._doomed.discard((owner, network_id))
                     self._registry.release(owner, network_id)
 
-    @staticmethod
-    def _forget_flows(before: Plug | None, after: Plug | None) -> None:
-        """Flows of addresses that are gone; UDP flows of ports that lead elsewhere now."""
-        old_ports, old_addresses = before.flows() if before is not None else (set(), set())
-        new_ports, new_addresses = after.flows() if after is not None else (set(), set())
-        conntrack.forget_container(
-            sorted(old_addresses - new_addresses), sorted(p for p in old_ports ^ new_ports if p[0] != "tcp")
-        )
+    async def _forget_flows(self, before: Plug | None, after: Plug | None) -> None:
+        """Those of UDP ports that lead elsewhere now."""
+        old, new = (plug.ports() if plug is not None else set() for plug in (before, after))
+        changed = {port for port in old ^ new if port[0] != "tcp"}
+        if changed:
+            await asyncio.to_thread(
+                conntrack.forget_ports, {(protocol, port) for protocol, port, _ in changed}
+            )
 
     def interfaces(self, attachment: Attachment) -> tuple[builtins.list[Interface], Resolver]:
         """What the guest must configure; names of interfaces it has already do not change."""

@@ -286,6 +286,8 @@ class Registry:
     def _mac(container: str, entry: Entry, filled: Endpoint, wanted: Endpoint) -> str:
         if wanted.mac:
             mac = parse_mac(wanted.mac)
+        elif wanted.assigned_mac and filled.assigned_ipv4 == wanted.assigned_ipv4:
+            mac = parse_mac(wanted.assigned_mac)  # what it has had with this address
         elif filled.assigned_ipv4:
             mac = mac_from_ipv4(ipaddress.IPv4Address(_address(filled.assigned_ipv4)))
         else:

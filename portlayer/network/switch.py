@@ -119,10 +119,9 @@ class Plug:
     def rules(self) -> tuple[list[Guest], list[Published]]:
         return self.guests(), self.published()
 
-    def flows(self) -> tuple[set[tuple[str, int]], set[str]]:
-        """Published (protocol, port) pairs and addresses: what connections of this container go through."""
-        ports = {(port.protocol, port.port) for port in self.published()}
-        return ports, {a for p in self.placed.values() for a in (p.ipv4, p.ipv6) if a}
+    def ports(self) -> set[tuple[str, int, str]]:
+        """Published (protocol, port) pairs and where they lead."""
+        return {(port.protocol, port.port, f"{port.ipv4} {port.ipv6}") for port in self.published()}
 
     def client(self) -> Client:
         attachment = self.attachment

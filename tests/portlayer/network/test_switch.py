@@ -114,7 +114,7 @@ def test_published_ports_lead_to_the_endpoint_with_the_default_route(world: Worl
     plug = world.switch.plug(world.attachment(C1, "b", "a", ports=[port(8080), port(0)]))
     (published,) = plug.published()
     assert (published.ipv4, published.ipv6) == ("172.30.0.2", "fd00::2")  # a is first by name, b has IPv6
-    assert plug.flows()[0] == {("tcp", 8080)}
+    assert plug.ports() == {("tcp", 8080, "172.30.0.2 fd00::2")}
 
 
 def test_the_network_s_host_binding_applies_to_ports_without_an_address(world: World) -> None:
