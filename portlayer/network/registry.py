@@ -52,6 +52,7 @@ class Entry:
     options: BridgeOptions
     pools: dict[int, AddressPool] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)  # MAC -> container
+    dns_port: int = 53
 
     @property
     def id(self) -> str:
@@ -88,6 +89,7 @@ class Entry:
             internal=self.network.internal,
             icc=self.options.icc,
             masquerade=self.options.masquerade,
+            dns_port=self.dns_port,
         )
 
 
