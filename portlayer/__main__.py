@@ -26,6 +26,9 @@ log = logging.getLogger("portlayer")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mooring-portlayer", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="the VCH's vch.json")
+    parser.add_argument(
+        "--purge", action="store_true", help="remove all containers and the networks, then exit"
+    )
     parser.add_argument("--debug", action="store_true", help="log more of our own doings")
     arguments = parser.parse_args()
     _log_to_stderr(debug=arguments.debug)
@@ -37,10 +40,10 @@ def main() -> int:
     # We start QEMU with fork and exec, which gRPC's fork handlers do not survive (children died of SIGSEGV
     # before their exec). It reads this when it is imported, so all that imports it comes after.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
-    from portlayer.service.daemon import AlreadyServed, serve
+    from portlayer.service.daemon import AlreadyServed, purge, serve
 
     try:
-        asyncio.run(_run(config, serve))
+        asyncio.run(purge(config) if arguments.purge else _run(config, serve))
     except AlreadyServed as error:
         log.error("%s", error)
         return 1

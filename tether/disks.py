@@ -79,7 +79,7 @@ def mount_disk(device: str, target: str, uevents: Uevents, *, read_only: bool) -
 
 def _names() -> list[str]:
     try:
-        return sorted(os.listdir(_SYS_BLOCK))
+        return sorted(name for name in os.listdir(_SYS_BLOCK) if not name.startswith("loop"))
     except FileNotFoundError:
         return []
 

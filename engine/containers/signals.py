@@ -15,7 +15,7 @@ _ORDER = (
 SIGNALS = {name: number for number, name in enumerate(_ORDER.split(), start=1)}
 SIGNALS |= {"IOT": 6, "CLD": 17, "POLL": 29}
 
-_REALTIME = re.compile(r"RT(MIN(?:\+(\d{1,2}))?|MAX(?:-(\d{1,2}))?)")
+_REALTIME = re.compile(r"RT(MIN(?:\+([0-9]{1,2}))?|MAX(?:-([0-9]{1,2}))?)")
 _RTMIN, _RTMAX = 34, 64
 
 

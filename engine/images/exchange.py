@@ -155,6 +155,10 @@ class _Exchange:
                 platforms = [resolved.config.platform]
             else:
                 platforms = [entry.platform for entry in parsed.entries if entry.platform]
+        except RegistryRefused as error:
+            if error.status == 401:
+                raise Unauthorized(str(error)) from error
+            raise pull_error(error, reference) from error
         except RegistryError as error:
             raise pull_error(error, reference) from error
         return json_response(

@@ -53,13 +53,12 @@ class _Routes:
         if query.flag("manifests") and request.version >= (1, 47):
             raise Unsupported("listing an image's manifests is not supported: only one platform is kept")
         index = await self._service.catalog.index()
-        wanted = [*filters["reference"], *([old] if old else [])]
+        patterns = [pattern(item) for item in (*filters["reference"], *([old] if old else []))]
         counts = index.layers() if query.flag("shared-size") else None
         rows = []
         for image in _selected(index, filters, list(index)):
             tags, digests = index.tags(image.id), index.digests(image.id)
-            if wanted:
-                patterns = [pattern(item) for item in wanted]
+            if patterns:
                 tags = [name for name in tags if any(matches(item, name) for item in patterns)]
                 digests = [name for name in digests if any(matches(item, name) for item in patterns)]
                 if not tags and not digests:

@@ -40,6 +40,7 @@ from portlayer.network.names import Directory
 from portlayer.network.nft import Ruleset, render, table_name
 from portlayer.network.poollock import pool_lock
 from portlayer.network.ports import PortTable
+from portlayer.network.purge import purge as remove_traces
 from portlayer.network.registry import Entry, Registry, bridge_mac
 from portlayer.network.resolvconf import HostResolver
 from portlayer.network.sockets import ephemeral_range, hold_port
@@ -189,6 +190,15 @@ class NetworkManager:
         await self._watcher.close()
         await self._servers.close()
         self._ports.close()
+
+    async def purge(self) -> None:
+        """Take every trace of this VCH off the host: for its deletion, when no container is left.
+
+        Called again after a kill it finishes; the state files go with the VCH's directory.
+        """
+        await self._watcher.close()
+        await self._servers.close()
+        await self._translated(remove_traces(self._vch))
 
     # -- networks
     def list(self) -> builtins.list[Network]:

@@ -44,7 +44,9 @@ class Cli:
             process.kill()
             await process.wait()
             raise
-        assert process.returncode == code, f"docker {' '.join(words)}: {process.returncode}: {errors.decode()}"
+        assert process.returncode == code, (
+            f"docker {' '.join(words)}: {process.returncode}: {errors.decode()}"
+        )
         return output.decode() + errors.decode()
 
 
@@ -70,7 +72,9 @@ async def test_run_prints_the_output_and_returns_the_exit_code(docker: Cli, host
 
 
 async def test_piped_input_reaches_the_process_and_its_end_too(docker: Cli) -> None:
-    assert await docker("run", "-i", "--rm", "busybox", "cat", stdin=b"through the pipe") == "through the pipe"
+    assert (
+        await docker("run", "-i", "--rm", "busybox", "cat", stdin=b"through the pipe") == "through the pipe"
+    )
     big = b"x" * 3_000_000
     assert await docker("run", "-i", "--rm", "busybox", "cat", stdin=big) == big.decode()
 
@@ -140,7 +144,9 @@ async def test_cp_both_ways(docker: Cli, tmp_path: Path, host: FakeHost) -> None
     (tmp_path / "out").mkdir()
     await docker("cp", "box:/etc/motd", str(tmp_path / "out"))
     assert (tmp_path / "out" / "file").read_text() == "content"
-    assert "Could not find the file /nowhere in container box" in await docker("cp", "box:/nowhere", "-", code=1)
+    assert "Could not find the file /nowhere in container box" in await docker(
+        "cp", "box:/nowhere", "-", code=1
+    )
 
 
 async def test_lifecycle_commands(docker: Cli) -> None:
@@ -187,13 +193,21 @@ async def test_many_options_are_honoured(docker: Cli, host: FakeHost, images: Im
     assert (process.user, process.cwd, list(process.additional_groups)) == ("5:6", "/w", ["44"])
     assert "CAP_NET_ADMIN" in process.capabilities
     assert "CAP_CHOWN" not in process.capabilities
-    assert (process.rlimits[0].type, process.rlimits[0].soft, process.rlimits[0].hard) == ("RLIMIT_NOFILE", 10, 20)
+    assert (process.rlimits[0].type, process.rlimits[0].soft, process.rlimits[0].hard) == (
+        "RLIMIT_NOFILE",
+        10,
+        20,
+    )
     assert (process.init, process.no_new_privileges, process.oom_score_adj) == (True, True, 5)
     assert {"A=1", "HOSTNAME=h", "FROM=image"} <= set(process.env)
     assert (spec.hostname, spec.domainname, spec.read_only_root) == ("h", "d", True)
     assert (spec.shm_size, dict(spec.sysctls)) == (32 << 20, {"net.ipv4.ip_forward": "1"})
     assert [(t.destination, t.options[-1]) for t in spec.tmpfs] == [("/run", "size=64m")]
-    assert (spec.resources.memory, spec.resources.nano_cpus, spec.resources.pids_limit) == (64 << 20, 1_500_000_000, 9)
+    assert (spec.resources.memory, spec.resources.nano_cpus, spec.resources.pids_limit) == (
+        64 << 20,
+        1_500_000_000,
+        9,
+    )
     assert (spec.stop_signal, spec.stop_timeout) == (2, 3)
     assert spec.restart.maximum_retries == 4
     endpoint = spec.endpoints[0]

@@ -47,8 +47,8 @@ from portlayer.portlayer_pb2_grpc import (
     SystemStub,
     VolumesStub,
 )
-from tether.tether_pb2 import Empty, Process
 from tests.system.harness import GUEST, Host
+from tether.tether_pb2 import Empty, Process
 from vch.config import Defaults, Guest, VchConfig
 
 __all__ = ["Client", "PortLayer", "Stream", "busybox_layer", "reason"]
@@ -110,8 +110,8 @@ class Stream:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self.out = b""
-        self.err = b""
+        self.out = bytearray()
+        self.err = bytearray()
         self.code: int | None = None
 
     async def write(self, data: bytes, *, close: bool = False) -> None:
@@ -204,10 +204,9 @@ class Client:
         await self.containers.Remove(RemoveContainerRequest(id=identifier, force=True))
 
     async def wait(self, identifier: str) -> WaitReply:
-        reply = WaitReply()
-        async for reply in self.containers.Wait(WaitRequest(id=identifier)):
-            pass
-        return reply
+        call = self.containers.Wait(WaitRequest(id=identifier))
+        await call.read()  # armed
+        return await call.read()
 
     async def logs(self, identifier: str, **fields: Any) -> bytes:
         request = LogsRequest(id=identifier, **({"stdout": True, "stderr": True, "tail": -1} | fields))

@@ -34,9 +34,9 @@ from portlayer.portlayer_pb2 import (
     VolumeMount,
     VolumeRef,
 )
-from tether.tether_pb2 import HealthCheck, HealthEvent, Resources
 from tests.system.harness import Host
 from tests.system.portlayer import Client, PortLayer, busybox_layer, reason
+from tether.tether_pb2 import HealthCheck, HealthEvent, Resources
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
@@ -172,7 +172,9 @@ async def test_a_restart_policy_restarts(client: Client, layer: str) -> None:
 
 
 async def test_health_is_reported(client: Client, layer: str) -> None:
-    check = HealthCheck(test=["sh", "-c", "echo fine"], interval=200_000_000, timeout=5_000_000_000, retries=1)
+    check = HealthCheck(
+        test=["sh", "-c", "echo fine"], interval=200_000_000, timeout=5_000_000_000, retries=1
+    )
     events = client.system.Events(EventsSubscription())
     await events.read()
     container = await client.run(layer, "sleep", "1000", health=check)
@@ -265,7 +267,9 @@ def logs_request(container: str, **fields: object) -> object:
 
 
 async def test_a_flood_of_output_is_complete(client: Client, layer: str) -> None:
-    container = await client.create(layer, "sh", "-c", "yes 0123456789abcdef | head -c 50000000 | tr -d '\\n'; exit 0")
+    container = await client.create(
+        layer, "sh", "-c", "yes 0123456789abcdef | head -c 50000000 | tr -d '\\n'; exit 0"
+    )
     stream = await client.attach(container)
     await client.start(container)
     await stream.end()
@@ -347,9 +351,7 @@ async def test_top_stats_size_and_diagnostics(client: Client, layer: str) -> Non
 
 async def test_update_while_running(client: Client, layer: str) -> None:
     container = await client.run(layer, "sleep", "1000", resources=Resources(memory=128 << 20))
-    await client.containers.Update(
-        UpdateContainerRequest(id=container, resources=Resources(memory=64 << 20))
-    )
+    await client.containers.Update(UpdateContainerRequest(id=container, resources=Resources(memory=64 << 20)))
     stats = [s async for s in client.containers.WatchStats(ContainerStatsRequest(id=container))]
     assert stats[0].memory_limit == 64 << 20
 
@@ -357,10 +359,14 @@ async def test_update_while_running(client: Client, layer: str) -> None:
 # ---------------------------------------------------------------- volumes and networks
 
 
-async def test_a_volume_outlives_its_container_and_excludes_a_second_writer(client: Client, layer: str) -> None:
+async def test_a_volume_outlives_its_container_and_excludes_a_second_writer(
+    client: Client, layer: str
+) -> None:
     await client.volumes.Create(Volume(name="data"))
     mounts = [VolumeMount(volume="data", destination="/data")]
-    first = await client.run(layer, "sh", "-c", "cat /data/from-image; echo kept > /data/file; sleep 1000", mounts=mounts)
+    first = await client.run(
+        layer, "sh", "-c", "cat /data/from-image; echo kept > /data/file; sleep 1000", mounts=mounts
+    )
     stream = await client.attach(first, from_start=True)
     await stream.until(b"image\n")
     second = await client.create(layer, "cat", "/data/file", mounts=mounts)
@@ -388,7 +394,9 @@ async def test_names_ports_and_a_second_network(client: Client, layer: str, host
         ports=[PortBinding(container_port=80, protocol="tcp")],
     )
     port = (await client.get(server)).handle.spec.ports[0].assigned_port
-    fetched = host.run("busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/")
+    fetch = ("busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/")
+    while (fetched := await asyncio.to_thread(host.run, *fetch, check=False)).returncode:
+        await asyncio.sleep(0.2)  # httpd has its own pace
     assert fetched.stdout == "served\n"
     other = await client.run(layer, "sleep", "1000", endpoints=[Endpoint(network=network.id)])
     unreachable = await (await client.exec(other, "wget", "-T", "1", "-q", "-O", "-", "http://server/")).end()
@@ -401,7 +409,9 @@ async def test_names_ports_and_a_second_network(client: Client, layer: str, host
     handle = await client.containers.Open(ContainerRef(id=server))
     del handle.spec.endpoints[1]
     await client.containers.Commit(handle)
-    gone = await (await client.exec(other, "wget", "-T", "1", "-q", "-O", "-", "http://backend-server/")).end()
+    gone = await (
+        await client.exec(other, "wget", "-T", "1", "-q", "-O", "-", "http://backend-server/")
+    ).end()
     assert gone.code != 0
     await client.remove(server)
     await client.remove(other)
@@ -417,7 +427,11 @@ async def test_a_killed_port_layer_finds_everything_again(portlayer: PortLayer, 
     async with portlayer.client() as client:
         port = PortBinding(container_port=80, protocol="tcp")
         running = await client.run(
-            layer, "sh", "-c", "trap 'exit 6' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done", name="keeps",
+            layer,
+            "sh",
+            "-c",
+            "trap 'exit 6' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done",
+            name="keeps",
             ports=[port],
         )
         ends = await client.run(layer, "sh", "-c", "read x; exit 8", name="ends", open_stdin=True)

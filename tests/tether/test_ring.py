@@ -40,3 +40,9 @@ def test_dropped_and_passed_by_bytes_are_counted_not_kept() -> None:
     assert (ring.start, ring.end) == (5, 5)
     ring.write(b"xyz")
     assert ring.read(5, 10) == b"xyz"
+
+
+def test_a_short_stream_costs_little_memory() -> None:
+    ring = Ring(1 << 20)
+    ring.write(b"one line\n")
+    assert len(ring._bytes) <= 4096

@@ -152,6 +152,24 @@ class FakeHost:
             builtin=builtin,
         )
 
+    def network(self, network_id: str) -> pb.Network:
+        """The network with the endpoints of the containers that run on it."""
+        if network_id not in self.networks:
+            raise Refusal(pb.NO_SUCH_NETWORK, f"network {network_id} not found")
+        network = pb.Network()
+        network.CopyFrom(self.networks[network_id])
+        for machine in self.machines.values():
+            for endpoint in machine.handle.spec.endpoints:
+                if endpoint.network == network_id and machine.state.status == Status.RUNNING:
+                    network.endpoints.add(
+                        container=machine.handle.id,
+                        name=machine.handle.spec.name,
+                        endpoint_id=endpoint.endpoint_id,
+                        mac=endpoint.assigned_mac,
+                        ipv4=endpoint.assigned_ipv4,
+                    )
+        return network
+
     # ------------------------------------------------------------ events
 
     def emit(self, **event: Any) -> None:

@@ -359,3 +359,11 @@ async def recover(lab: Lab, state: Path, vch: str, *, running: bool) -> None:
         assert await managed.create(Network(id=victim.NETWORK, name="front", type="bridge"))
         await managed.remove(victim.NETWORK)
     await managed.close()
+
+
+async def test_the_manager_of_an_empty_vch_removes_all_its_traces(lab: Lab, tenant: Vch) -> None:
+    await tenant.network("front", ipv6=True)
+    for _ in range(2):
+        await tenant.manager.purge()
+        assert tenant.traces() == []
+        assert not [name for name in lab.links() if name.startswith("mr")]
