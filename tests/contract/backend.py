@@ -40,9 +40,6 @@ class Backend(Protocol):
     def kill(self, pid: int) -> None:
         """Make a running VM's hypervisor process vanish. Returns when it has."""
 
-    def clean(self) -> None:
-        """Take away what belongs to the tenant as a whole."""
-
     def remains(self) -> list[str]:
         """What is left on the host once all VMs are deleted; empty when all is well."""
 
@@ -51,7 +48,7 @@ class QemuBackend:
     def __init__(self, directory: Path, files: BootFiles, profile: str) -> None:
         self.directory = directory
         self.config = VchConfig(
-            name=f"contract-{os.getpid()}-{profile}",
+            name=directory.name,
             id="c" * 32,
             root=directory / "root",
             run=directory / "run",
@@ -98,19 +95,21 @@ class QemuBackend:
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # whoever watches it shall reap it
 
-    def clean(self) -> None:
-        for parent in Path("/sys/fs/cgroup").glob(f"*/mooring/{self.config.name}"):
-            parent.rmdir()
-
     def remains(self) -> list[str]:
         found = [str(path) for path in (self.config.run / "vm").glob("*")]
         found += [str(path) for path in (self.config.root / "vms").glob("*")]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/mooring/{self.config.name}/*/")]
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/mooring/{self.config.name}")]
+        found += [f"process {pid}" for pid in self.processes()]
+        return found
+
+    def processes(self) -> list[int]:
+        """Every QEMU that has a file of ours on its command line."""
+        found = []
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = process.read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if os.fsencode(self.directory) in words and b"qemu-system" in words:
-                found.append(f"process {process.parent.name}")
+                found.append(int(process.parent.name))
         return found

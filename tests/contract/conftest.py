@@ -30,7 +30,6 @@ def backend(request: pytest.FixtureRequest, boot_files: BootFiles) -> Iterator[B
     directory.chmod(0o711)
     made = QemuBackend(directory, boot_files, request.param.removeprefix("qemu-"))
     yield made
-    made.clean()
     shutil.rmtree(directory)
 
 

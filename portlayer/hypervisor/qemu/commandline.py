@@ -56,7 +56,7 @@ class LaunchFiles:
     journal: Path
     console: Path
     taps: Mapping[str, int] = field(default_factory=dict)  # NIC id -> descriptor
-    memory: int | None = None  # descriptor of a saved memory state to start from
+    incoming: bool = False  # wait for a saved memory state instead of booting
 
 
 def process_name(vm: str) -> str:
@@ -106,8 +106,8 @@ def build(boot: Boot, config: VmConfig, files: LaunchFiles) -> list[str]:
         arguments += _vsphere(boot, files)
     arguments += _disks(boot.profile, config)
     arguments += _nics(boot.profile, config, files)
-    if files.memory is not None:
-        arguments += ("-incoming", f"fd:{files.memory}")
+    if files.incoming:
+        arguments += ("-incoming", "defer")
     return arguments
 
 

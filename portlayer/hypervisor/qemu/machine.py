@@ -13,7 +13,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from portlayer.hypervisor.base import (
@@ -31,11 +34,14 @@ from portlayer.hypervisor.base import (
 )
 from portlayer.hypervisor.qemu import hotplug, journal
 from portlayer.hypervisor.qemu.devices import check_config
+from portlayer.hypervisor.qemu.durable import NEW
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.launch import last_words, launch
-from portlayer.hypervisor.qemu.monitor import Monitor, MonitorLost
+from portlayer.hypervisor.qemu.memory import Migration, saved
+from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
 from portlayer.hypervisor.qemu.process import QemuProcess
 from portlayer.hypervisor.qemu.runtime import Launched
+from portlayer.hypervisor.qemu.snapshot import Draft, check_clone, copy_disks
 from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode
 
 __all__ = ["Machine", "Run"]
@@ -58,6 +64,7 @@ class Run:
         self.shutdown = ""  # what QEMU said about its end
         self.cut = False  # we ended it
         self.frozen = False  # stopped by us for a moment (snapshot): nobody's business
+        self.migration = Migration()
         self.unplugged = hotplug.Unplugged()
 
 
@@ -85,6 +92,11 @@ class Machine:
     @property
     def directory(self) -> VmDirectory:
         return self._directory
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs, or somebody is about to change that."""
+        return self._run is not None or self._lock.locked()
 
     def info(self) -> VmInfo:
         pid = self._run.process.pid if self._run is not None and self._run.process is not None else 0
@@ -175,14 +187,15 @@ class Machine:
         async with self._held():
             self._require(PowerState.OFF)
             run = Run()
-            result = await launch(
-                self._host, self._record.config, lambda name, data: self._event(run, name, data)
-            )
+            restored = self._directory.memory.exists()
+            result = await launch(self._host, self._record.config, self._handler(run), run.migration)
             run.process, run.monitor, run.launched = result.process, result.monitor, result.launched
             self._directory.memory.unlink(missing_ok=True)  # its disks go on from here
             self._power = PowerState.ON
             self._adopt(run)
             self._tell(VmEventKind.POWERED_ON)
+            if restored:
+                await self._look(run)  # it goes on as its source was, which may be suspended
             return self.info()
 
     async def power_off(self) -> None:
@@ -286,9 +299,54 @@ class Machine:
                 await self._save(dataclasses.replace(config, disks=left))
 
     def _note(self, run: Run, launched: Launched) -> None:
-        run.launched = launched
+        run.launched = dataclasses.replace(launched, plugged=True)
         if not run.ended.is_set():
-            self._rundir.note_launched(launched)
+            self._rundir.note_launched(run.launched)
+
+    # -- copies
+
+    async def snapshot(self, name: str) -> None:
+        async with self._held():
+            draft = Draft(self._directory.snapshots, name)
+            try:
+                await asyncio.to_thread(draft.begin)
+                if self._run is None:
+                    await copy_disks(self._record.config.disks, draft.path)
+                else:
+                    async with self._memory_saved(self._run, draft.memory):
+                        await copy_disks(self._record.config.disks, draft.path)
+                await asyncio.to_thread(draft.finish, self._record)
+            except OSError as error:
+                raise HypervisorError(f"VM {self.id[:12]}: snapshot {name}: {error}") from error
+            finally:
+                await asyncio.to_thread(shutil.rmtree, draft.path, ignore_errors=True)
+
+    @asynccontextmanager
+    async def state_for(self, clone: VmConfig) -> AsyncIterator[Path | None]:
+        """A file with this VM's memory for ``clone`` to start from; None when this VM is off."""
+        async with self._held():
+            check_clone(self._record.config, clone, None if self._run is None else self._run.launched)
+            if self._run is None:
+                yield None
+                return
+            path = self._directory.path / f"{NEW}clone-{clone.id}"
+            try:
+                async with self._memory_saved(self._run, path):
+                    pass
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def _memory_saved(self, run: Run, path: Path) -> AsyncIterator[None]:
+        """The VM stands still inside, and to everybody else it does not."""
+        monitor = await self._session(run)
+        run.frozen = True
+        try:
+            async with saved(monitor, run.migration, path, running=self._power is PowerState.ON):
+                yield
+        finally:
+            run.frozen = False
 
     # -- streams
 
@@ -344,14 +402,15 @@ class Machine:
         if run.ended.is_set():
             raise MonitorLost(f"VM {self.id[:12]} is off")
         run.monitor = await Monitor.connect(
-            self.id,
-            self._rundir.monitor,
-            lambda name, data: self._event(run, name, data),
-            timeout=ATTACH_TIMEOUT,
+            self.id, self._rundir.monitor, self._handler(run), timeout=ATTACH_TIMEOUT
         )
+        await self._look(run)
+        return run.monitor
+
+    async def _look(self, run: Run) -> None:
+        assert run.monitor is not None
         status = await run.monitor.execute("query-status")
         self._change(PowerState.ON if status["running"] else PowerState.SUSPENDED)
-        return run.monitor
 
     def _adopt(self, run: Run) -> None:
         assert run.process is not None
@@ -371,6 +430,7 @@ class Machine:
             await run.monitor.close()
         detail = self._why(run)
         run.unplugged.fail(MonitorLost(f"VM {self.id[:12]} ended"))
+        run.migration.fail(MonitorLost(f"VM {self.id[:12]} ended"))
         if run.channel is not None:
             run.channel.close()
         run.process.close()
@@ -395,6 +455,9 @@ class Machine:
     def _last_words(self) -> str:
         return last_words(self._rundir, self._directory)
 
+    def _handler(self, run: Run) -> EventHandler:
+        return lambda name, data: self._event(run, name, data)
+
     def _event(self, run: Run, name: str, data: Mapping[str, Any]) -> None:
         if name == "SHUTDOWN":
             run.shutdown = str(data.get("reason", "shutdown without a reason"))
@@ -404,6 +467,8 @@ class Machine:
             self._change(PowerState.ON)
         elif name == "DEVICE_DELETED" and "device" in data:
             run.unplugged.gone(str(data["device"]))
+        elif name == "MIGRATION":
+            run.migration.event(str(data.get("status")))
 
     def _change(self, power: PowerState) -> None:
         if self._power is power or self._run is None:

@@ -36,6 +36,7 @@ class Launched:
     accelerator: str
     disks: dict[str, int] = field(default_factory=dict)  # id -> SCSI target
     nics: tuple[str, ...] = ()
+    plugged: bool = False  # hardware came or went since the start
 
 
 @dataclass(frozen=True)

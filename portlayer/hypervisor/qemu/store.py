@@ -13,6 +13,7 @@ import binascii
 import json
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ class VmStore:
         final = VmDirectory(self._root / config.id)
         draft = VmDirectory(self._root / f"{NEW}{config.id}")
         record = Record(config=config, version=1)
+        if draft.path.exists():  # a former attempt failed half-way
+            shutil.rmtree(draft.path)
         draft.path.mkdir(mode=0o711)
         draft.path.chmod(0o711)  # QEMU passes through to the files that are its own
         write_file(draft.config, encode(record))

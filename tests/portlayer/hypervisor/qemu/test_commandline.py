@@ -201,9 +201,8 @@ def test_commas_in_paths_do_not_end_an_option() -> None:
     assert "file,id=journal,path=/v/a,,mode=b/journal,append=on" in build(FAST, CONFIG, files)
 
 
-def test_saved_memory_is_an_inherited_descriptor() -> None:
-    arguments = build(FAST, CONFIG, dataclasses.replace(FILES, memory=20))
-    assert options(arguments, "-incoming") == ["fd:20"]
+def test_a_clone_waits_for_its_memory() -> None:
+    assert options(build(FAST, CONFIG, dataclasses.replace(FILES, incoming=True)), "-incoming") == ["defer"]
 
 
 def test_mtu_other_than_ethernets_is_told_to_the_guest() -> None:
