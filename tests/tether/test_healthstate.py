@@ -30,7 +30,14 @@ def test_defaults_are_dockers() -> None:
 def test_one_success_makes_it_healthy_and_forgets_failures() -> None:
     health = state(retries=2)
     results = [probe(health, code) for code in (1, 0, 1, 1, 1, 0)]
-    assert results == [(STARTING, 1), (HEALTHY, 0), (HEALTHY, 1), (UNHEALTHY, 2), (UNHEALTHY, 3), (HEALTHY, 0)]
+    assert results == [
+        (STARTING, 1),
+        (HEALTHY, 0),
+        (HEALTHY, 1),
+        (UNHEALTHY, 2),
+        (UNHEALTHY, 3),
+        (HEALTHY, 0),
+    ]
 
 
 def test_failures_of_the_start_period_do_not_count() -> None:
@@ -61,6 +68,8 @@ def test_output_is_cut_and_may_be_any_bytes() -> None:
     assert (event.started_at, event.finished_at, event.exit_code) == (1, 2, 3)
 
 
-@pytest.mark.parametrize(("timeout", "text"), [(SECOND, "1s"), (1_500_000_000, "1.5s"), (90 * SECOND, "1m30s")])
+@pytest.mark.parametrize(
+    ("timeout", "text"), [(SECOND, "1s"), (1_500_000_000, "1.5s"), (90 * SECOND, "1m30s")]
+)
 def test_the_words_for_a_late_probe_are_dockers(timeout: int, text: str) -> None:
     assert timed_out_text(timeout) == f"Health check exceeded timeout ({text})"

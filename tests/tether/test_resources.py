@@ -24,9 +24,7 @@ def test_nothing_asked_is_no_limit() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("swap", "expected"), [(0, "100"), (-1, "max"), (100, "0"), (150, "50"), (50, "0")]
-)
+@pytest.mark.parametrize(("swap", "expected"), [(0, "100"), (-1, "max"), (100, "0"), (150, "50"), (50, "0")])
 def test_swap_is_counted_alone(swap: int, expected: str) -> None:
     assert files(memory=100, memory_swap=swap)["memory.swap.max"] == expected
 
@@ -44,7 +42,9 @@ def test_cpu_time(fields: dict[str, int], expected: str) -> None:
     assert files(**fields)["cpu.max"] == expected
 
 
-@pytest.mark.parametrize(("shares", "weight"), [(2, "1"), (1024, "39"), (262144, "10000"), (1 << 40, "10000")])
+@pytest.mark.parametrize(
+    ("shares", "weight"), [(2, "1"), (1024, "39"), (262144, "10000"), (1 << 40, "10000")]
+)
 def test_shares_become_weights_as_with_runc(shares: int, weight: str) -> None:
     assert files(cpu_shares=shares)["cpu.weight"] == weight
 

@@ -17,8 +17,18 @@ Inter-|   Receive                                                |  Transmit
 def test_network_counters_leave_the_loopback_out() -> None:
     (counters,) = network_counters(NET)
     assert counters.name == "eth0"
-    assert (counters.rx_bytes, counters.rx_packets, counters.rx_errors, counters.rx_dropped) == (1234567, 8910, 11, 12)
-    assert (counters.tx_bytes, counters.tx_packets, counters.tx_errors, counters.tx_dropped) == (2345, 67, 8, 9)
+    assert (counters.rx_bytes, counters.rx_packets, counters.rx_errors, counters.rx_dropped) == (
+        1234567,
+        8910,
+        11,
+        12,
+    )
+    assert (counters.tx_bytes, counters.tx_packets, counters.tx_errors, counters.tx_dropped) == (
+        2345,
+        67,
+        8,
+        9,
+    )
 
 
 def test_block_counters_come_by_device_and_skip_what_has_none() -> None:
