@@ -407,9 +407,10 @@ class Machine:
 
 def _with(devices: Sequence[T], device: T) -> tuple[T, ...]:
     """``device`` in place of the one of its name, or at the end."""
-    if any(known.id == device.id for known in devices):
-        return tuple(device if known.id == device.id else known for known in devices)
-    return (*devices, device)
+    result = [device if known.id == device.id else known for known in devices]
+    if device not in result:
+        result.append(device)
+    return tuple(result)
 
 
 class _Held:
