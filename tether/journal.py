@@ -105,7 +105,7 @@ class JournalWriter:
     def record(self, kind: int, body: bytes, *, stream: int = 0, at: int | None = None) -> bytes:
         """One record with a body of at most MAX_RECORD bytes; ``at`` is its time, now by default."""
         stamp = _TIME.pack(time.time_ns() if at is None else at)
-        frame = encode(kind, stamp + body, stream=self._sequence, flags=stream, magic=MAGIC)
+        frame = encode(kind, body, stream=self._sequence, flags=stream, magic=MAGIC, prefix=stamp)
         self._sequence = (self._sequence + 1) % _SEQUENCES
         return frame
 

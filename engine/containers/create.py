@@ -183,7 +183,7 @@ async def _realise(
             engine.port.volumes.Create,
             pb.Volume(
                 name=name,
-                driver="local",
+                driver=item.driver,
                 labels={**item.labels, **({} if item.volume else {"com.docker.volume.anonymous": ""})},
                 options=item.options,
                 anonymous=not item.volume,

@@ -22,7 +22,7 @@ from portlayer.execution.create import allocate_endpoints
 from portlayer.execution.guest import ask
 from portlayer.execution.house import House
 from portlayer.execution.record import Record
-from portlayer.execution.sizing import GUEST_OVERHEAD_MIB, guest_size
+from portlayer.execution.sizing import guest_size, largest_limit
 from portlayer.execution.states import Status, require
 from portlayer.execution.validate import check_change, check_handle, check_spec
 from portlayer.hypervisor.base import Nic
@@ -41,7 +41,6 @@ __all__ = ["Changer"]
 
 log = logging.getLogger(__name__)
 _CHANGEABLE = (Status.CREATED, Status.EXITED, Status.RUNNING, Status.RESTARTING)
-_MIB = 1 << 20
 
 
 class Changer:
@@ -218,7 +217,7 @@ class Changer:
         assert container.vm is not None
         config = container.vm.config
         wanted = guest_size(resources, self._house.config.defaults)
-        limit = (config.memory_mib - GUEST_OVERHEAD_MIB) * _MIB
+        limit = largest_limit(config.memory_mib)
         if resources.memory and resources.memory > limit:
             raise PortLayerError(
                 Reason.NOT_SUPPORTED,

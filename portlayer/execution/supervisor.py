@@ -198,6 +198,8 @@ class Supervisor:
         if not run.off.is_set():
             run.cut = run.cut or why
             run.console = await self._console(container)
+            if run.off.is_set() or container.run is not run:
+                return  # it went by itself meanwhile: the VM may have its next run already
             log.warning("container %s: cutting its power: %s", container.id[:12], why)
             await self._house.rooms.hypervisor.power_off(container.id)
 

@@ -395,6 +395,35 @@ def test_a_reader_who_was_cut_off_is_waited_for_and_resumes_from_any_byte_he_may
     guest.sessions.exited("e", exit_code=0)
 
 
+def test_waiting_for_a_reader_who_was_cut_off_begins_where_he_was(guest: Guest, host: SteppedHost) -> None:
+    pipes = Pipes()
+    guest.sessions.start_exec("e", pid=9, **pipes.fds)
+    os.set_blocking(pipes.out_write, False)
+    written, stalled = 0, 0
+
+    def fill() -> int:
+        nonlocal written, stalled
+        try:
+            written += os.write(pipes.out_write, b"z" * 60_000)
+            stalled = 0
+        except BlockingIOError:
+            stalled += 1
+        return stalled
+
+    reader = Attached(host, "e", stdout=True)
+    reader.wait(lambda: (fill(), len(reader.data[OUT]) > 3_000_000)[1])
+    guest.loop.remove(guest.host_fd)
+    SteppedHost(guest).reset()
+    ring = guest.sessions._execs["e"].outputs[OUT].ring
+    stalled = 0
+    host.wait(lambda: fill() > 20)
+    # It took all that the ring can hold behind him, though he began 3 MB ago.
+    assert ring.end - len(reader.data[OUT]) > 200_000
+    assert ring.start <= len(reader.data[OUT])
+    pipes.close()
+    guest.sessions.exited("e", exit_code=0)
+
+
 def test_resent_input_is_typed_once_and_a_gap_is_an_error(guest: Guest, host: SteppedHost) -> None:
     pipes = Pipes()
     guest.sessions.start_exec("e", pid=9, **pipes.fds)

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from portlayer.channel import ChannelClosed, ChannelLost, TetherChannel, TetherError, Timing
 from tether.session import WINDOW
-from tether.tether_pb2 import Empty, HelloReply, MainState
+from tether.tether_pb2 import Empty, Event, EventsRequest, HelloReply, MainState
 from tether.wire import END, MAX_BODY, MORE, PADDING, Code, Decoder, Frame, Type, encode
 
 FAST = Timing(ping=0.05, silence=0.3, reset=0.05, handshake=1, retry_first=0.01, retry_most=0.05)
@@ -399,6 +399,49 @@ async def test_a_connection_that_cannot_be_made_is_tried_again_and_close_ends_al
     with pytest.raises(RuntimeError, match="closed"):
         await channel.start()
     assert "channel c1: no connection: channel.sock" in caplog.text
+
+
+async def test_events_told_twice_or_out_of_order_are_seen_once(liar: Liar, channel: TetherChannel) -> None:
+    async def behave(peer: Peer) -> None:
+        request = await peer.next(Type.REQUEST)
+        for sequence in (1, 2, 2, 1, 3):
+            peer.say(Type.DATA, Event(sequence=sequence).SerializeToString(), stream=request.stream)
+
+    liar.behave = after_hello(behave)
+    await channel.start()
+    seen = []
+    async with asyncio.timeout(20):
+        async for event in channel.events():
+            seen.append(event.sequence)
+            if event.sequence == 3:
+                break
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b""])
+async def test_events_that_are_none_are_asked_for_again(
+    liar: Liar, channel: TetherChannel, garbage: bytes
+) -> None:
+    async def behave(peer: Peer) -> None:
+        request = await peer.next(Type.REQUEST)
+        peer.say(Type.DATA, Event(sequence=5).SerializeToString(), stream=request.stream)
+        peer.say(Type.DATA, garbage, stream=request.stream, flags=0 if garbage else END)
+        request = await peer.next(Type.REQUEST)
+        assert EventsRequest.FromString(request.body[7:]).after == 5
+        peer.say(Type.ERROR, struct.pack("<H", Code.OUT_OF_RANGE) + b"what?", stream=request.stream)
+        request = await peer.next(Type.REQUEST)
+        assert EventsRequest.FromString(request.body[7:]).after == 0
+        peer.say(Type.DATA, Event(sequence=1).SerializeToString(), stream=request.stream)
+
+    liar.behave = after_hello(behave)
+    await channel.start()
+    seen = []
+    async with asyncio.timeout(20):
+        async for event in channel.events():
+            seen.append(event.sequence)
+            if len(seen) == 2:
+                break
+    assert seen == [5, 1]
 
 
 async def test_closing_ends_open_calls(liar: Liar, channel: TetherChannel) -> None:
