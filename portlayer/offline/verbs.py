@@ -86,8 +86,9 @@ def flatten(session: Session, channel: Channel, arguments: dict[str, Any]) -> di
 
 
 def grow(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Let the mounted file system fill its disk."""
-    session.grow("root")
+    """Let the file system fill a new, larger disk. (Online, the kernel wants CAP_SYS_RESOURCE for it.)"""
+    disk = session.export("root", arguments["path"], BUILD)
+    run(["resize2fs", "-f", disk.export])
     return {}
 
 

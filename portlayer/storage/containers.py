@@ -91,8 +91,7 @@ class ContainerDisks:
                 vmdk.create(disk, parent=below, capacity=disk_bytes)
                 if disk_bytes > present:
                     async with self._workshop.session() as worker:
-                        await worker.call("mount", name="root", path=str(disk), mode="write")
-                        await worker.call("grow")
+                        await worker.call("grow", path=str(disk))
                 self._step("container:disk")
                 await asyncio.to_thread(self._publish, directory, target, layer)
         self._step("container:published")
