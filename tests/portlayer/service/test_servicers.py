@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from portlayer.errors import PortLayerError
+from portlayer.hypervisor.base import HypervisorError
 from portlayer.portlayer_pb2 import (
     AttachOpen,
     ContainerEvent,
@@ -281,6 +283,15 @@ async def test_a_hypervisors_error_is_internal(world: World, stubs: Stubs) -> No
     error = await refused(stubs.containers.Start(ContainerRef(id=ID)))
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "injected into network.plug" in error.details()
+
+
+async def test_a_full_disk_has_its_own_reason(world: World, stubs: Stubs) -> None:
+    await world.create(ID)
+    full = HypervisorError("configure VM 1: No space left on device")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    world.faults.fail_on["hypervisor.configure"] = full
+    error = await refused(stubs.containers.Start(ContainerRef(id=ID)))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_SPACE")
 
 
 async def test_version_conflicts_are_aborted(world: World, stubs: Stubs) -> None:
