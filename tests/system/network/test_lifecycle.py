@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,87 @@ async def test_a_failing_plug_leaves_no_trace(lab: Lab, tenant: Vch, monkeypatch
     assert (tenant.traces(), lab.host.run("nft", "list", "ruleset"), lab.links()) == before
 
 
+async def eventually(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(done):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("command", ["flush ruleset", "delete table bridge {}", "flush chain inet {} decide"])
+async def test_rules_that_an_administrator_removed_come_back(lab: Lab, tenant: Vch, command: str) -> None:
+    await tenant.network("front")
+    web = await tenant.container("web", "front", ports=[tcp(8080)])
+    web.serve(80)
+
+    def rules() -> str:
+        return lab.host.run("nft", "list", "ruleset")
+
+    before = rules()
+    lab.host.run("nft", command.format(table_name(tenant.id)))
+    await eventually(lambda: rules() == before)
+    assert (await lab.outside.ask(HOST4, 8080)).startswith(web.name)
+    transactions = tenant.manager.transactions
+    await asyncio.sleep(1)  # repairing must not look like damage to itself
+    assert tenant.manager.transactions == transactions
+
+
+async def test_a_docker_that_starts_later_does_not_cut_us_off(lab: Lab, tenant: Vch) -> None:
+    network = await tenant.network("front")
+    web = await tenant.container("web", "front", ports=[tcp(8080)])
+    web.serve(80)
+    lab.host.run("iptables", "-N", "DOCKER-USER")
+    lab.host.run("iptables", "-A", "FORWARD", "-j", "DOCKER-USER")
+    lab.host.run("iptables", "-P", "FORWARD", "DROP")
+    await eventually(lambda: f"-o {network.bridge}" in lab.host.run("iptables", "-S", "DOCKER-USER"))
+    assert (await lab.outside.ask(HOST4, 8080)).startswith(web.name)
+    lab.host.run("iptables", "-F")
+    lab.host.run("iptables", "-X", "DOCKER-USER")
+    await eventually(lambda: f"-o {network.bridge}" in lab.host.run("iptables", "-S", "FORWARD"))
+
+
+async def test_a_foreign_firewall_that_we_cannot_open_is_named(
+    lab: Lab, tenant: Vch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.host.run("nft", "add table inet mine")
+    lab.host.run("nft", "add chain inet mine fence { type filter hook forward priority 5; policy drop; }")
+    await tenant.network("front")
+    assert "inet mine fence drops packets by default" in caplog.text
+
+
+@pytest.mark.parametrize("internal", [False, True])
+async def test_names_are_served_beside_a_dns_server_of_the_host(lab: Lab, internal: bool) -> None:
+    """A dnsmasq on every address has port 53 already: then the rules lead port 53 to ours."""
+    lab.host.serve(53, udp=True)
+    lab.host.serve(53)
+    tenant = await lab.vch().open()
+    await tenant.network("front", ipv6=True, internal=internal)
+    web, client = await tenant.container("web", "front"), await tenant.container("client", "front")
+    for server in (client.nameserver, tenant.gateway("front", 6)):
+        assert await client.resolve(server, "web") == [tenant.address("web")]
+        assert await client.resolve(server, "web", "A", "+tcp") == [tenant.address("web")]
+    await tenant.manager.close()
+    await tenant.reopen()
+    assert await web.resolve(web.nameserver, "client") == [tenant.address("client")]
+    await tenant.manager.close()
+
+
+async def test_one_network_that_the_host_refuses_does_not_keep_the_others_down(
+    lab: Lab, tenant: Vch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = await tenant.network("bad"), await tenant.network("good")
+    await tenant.container("lost", "bad")
+    web = await tenant.container("web", "good")
+    web.serve(80)
+    await tenant.manager.close()
+    lab.host.run("ip", "link", "del", bad.bridge)
+    lab.host.run("ip", "link", "add", bad.bridge, "type", "veth", "peer", "name", "somebody")
+    await tenant.reopen()
+    assert f"bridge {bad.bridge}: an interface of that name exists and is not ours" in caplog.text
+    assert (await lab.host.ask(tenant.address("web"), 80)).startswith(web.name)
+    assert {n.name for n in tenant.manager.list()} >= {"bad", "good"}
+    assert good.bridge in lab.links()
+
+
 class Lives:
     """The process that lives and dies on demand."""
 
@@ -277,3 +359,11 @@ async def recover(lab: Lab, state: Path, vch: str, *, running: bool) -> None:
         assert await managed.create(Network(id=victim.NETWORK, name="front", type="bridge"))
         await managed.remove(victim.NETWORK)
     await managed.close()
+
+
+async def test_the_manager_of_an_empty_vch_removes_all_its_traces(lab: Lab, tenant: Vch) -> None:
+    await tenant.network("front", ipv6=True)
+    for _ in range(2):
+        await tenant.manager.purge()
+        assert tenant.traces() == []
+        assert not [name for name in lab.links() if name.startswith("mr")]
