@@ -390,6 +390,22 @@ async def test_volumes(world: World, stubs: Stubs) -> None:
     assert reason(await refused(stubs.volumes.Remove(RemoveVolumeRequest(name="data")))) == "NO_SUCH_VOLUME"
 
 
+async def test_a_volume_that_vanishes_while_it_is_listed_is_left_out(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stubs.volumes.Create(Volume(name="one"))
+    await stubs.volumes.Create(Volume(name="two"))
+
+    async def used_bytes(self: FakeVolumeStores, name: str) -> int:
+        if name == "one":
+            raise FileNotFoundError(name)
+        return 1
+
+    monkeypatch.setattr(FakeVolumeStores, "used_bytes", used_bytes)
+    assert [volume.name for volume in (await stubs.volumes.List(Empty())).volumes] == ["two"]
+    assert reason(await refused(stubs.volumes.Get(VolumeRef(name="one")))) == "NO_SUCH_VOLUME"
+
+
 async def test_a_volume_that_is_being_removed_takes_no_new_user(world: World, stubs: Stubs) -> None:
     with world.execution.house.registry.removing_volume("data"):
         with pytest.raises(PortLayerError, match="being removed") as caught:
