@@ -105,11 +105,13 @@ def test_links(docker: Docker) -> None:
 
 def test_an_address_in_use_is_refused_and_comes_back(docker: Docker) -> None:
     docker("network", "create", "--subnet", "172.31.78.0/24", "tight")
-    docker("create", "--name", "holder", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
-    second = docker("create", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true", check=False)
+    wanted = ("--network", "tight", "--ip", "172.31.78.9", "busybox", "sleep", "1000")
+    docker("run", "--detach", "--name", "holder", *wanted)
+    docker("create", "--name", "second", *wanted)  # as in Docker: only running containers hold it
+    second = docker("start", "second", check=False)
     assert second.returncode != 0
     assert "Address already in use" in second.stderr
-    docker("rm", "holder")
+    docker("rm", "--force", "holder", "second")
     docker("run", "--rm", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
     docker("network", "rm", "tight")
 
