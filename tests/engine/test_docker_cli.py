@@ -257,6 +257,11 @@ async def test_system_df(docker: Cli) -> None:
     assert "Containers      1         0" in output
 
 
+async def test_inspecting_what_is_not_there(docker: Cli) -> None:
+    """The CLI asks for every kind of object in turn: each must say "not found" as dockerd does."""
+    assert "no such object: nothing" in (await docker("inspect", "nothing", code=1)).lower()
+
+
 async def test_swarm_is_refused_with_dockerds_words(docker: Cli) -> None:
     assert "This node is not a swarm manager." in await docker("service", "ls", code=1)
     assert "swarm mode is not supported" in await docker("swarm", "init", code=1)
