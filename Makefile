@@ -56,9 +56,11 @@ check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/mypy
 	@$(PYTHON) -m pytest -q tests/test_imports.py
 	@$(PYTHON) tools/generate.py --check
+	@$(PYTHON) -m tools.compatibility --check
 
-generate: setup ## Generate the protobuf and gRPC modules
+generate: setup ## Generate the protobuf and gRPC modules and docs/api-compatibility.md
 	@$(PYTHON) tools/generate.py
+	@$(PYTHON) -m tools.compatibility
 
 lock: setup ## Pin all Python packages anew
 	@tools/lock.sh
