@@ -210,8 +210,8 @@ class Packer:
 def _xattrs_of_special(fd: int, name: bytes) -> dict[bytes, bytes]:
     """Attributes of what cannot be opened: a link, a device, a pipe.
 
-    Inside a container's view /proc belongs to another PID namespace and does not know us. Then there are none:
-    such a file cannot hold ``user.`` attributes anyway.
+    Inside a container's view /proc belongs to another PID namespace and does not know us.
+    Then there are none: such a file cannot hold ``user.`` attributes anyway.
     """
     if not os.path.exists("/proc/self/fd"):
         return {}
