@@ -22,7 +22,6 @@ from portlayer.execution.create import allocate_endpoints
 from portlayer.execution.guest import ask
 from portlayer.execution.house import House
 from portlayer.execution.record import Record
-from portlayer.execution.sizing import guest_size, largest_limit
 from portlayer.execution.states import Status, require
 from portlayer.execution.validate import check_change, check_handle, check_spec
 from portlayer.hypervisor.base import Nic
@@ -199,7 +198,7 @@ class Changer:
             spec.resources.MergeFrom(request.resources)
             if request.set_restart:
                 spec.restart.CopyFrom(request.restart)
-            guest_size(spec.resources, self._house.config.defaults)
+            self._house.registry.sizing.guest_size(spec.resources)
             changed = spec.resources != container.spec.resources
             live = container.live
             before = container.spec.resources
@@ -220,8 +219,8 @@ class Changer:
         """A running VM keeps its size."""
         assert container.vm is not None
         config = container.vm.config
-        wanted = guest_size(resources, self._house.config.defaults)
-        limit = largest_limit(config.memory_mib)
+        wanted = self._house.registry.sizing.guest_size(resources)
+        limit = self._house.registry.sizing.largest_limit(config.memory_mib)
         if resources.memory and resources.memory > limit:
             raise PortLayerError(
                 Reason.NOT_SUPPORTED,

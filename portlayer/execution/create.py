@@ -16,7 +16,6 @@ from portlayer.execution.claims import has_static_address, unassign
 from portlayer.execution.container import Container
 from portlayer.execution.house import House
 from portlayer.execution.record import Intent, Record
-from portlayer.execution.sizing import guest_size
 from portlayer.execution.states import Status
 from portlayer.execution.validate import check_handle, check_spec
 from portlayer.hypervisor.base import VmConfig
@@ -57,7 +56,7 @@ class Creator:
         house = self._house
         check_handle(handle)
         check_spec(handle.spec, house.rooms.capabilities)
-        size = guest_size(handle.spec.resources, house.config.defaults)
+        size = house.registry.sizing.guest_size(handle.spec.resources)
         spec = ContainerSpec()
         spec.CopyFrom(handle.spec)
         spec.created_at = spec.created_at or house.clock.now()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from portlayer.errors import PortLayerError
 from portlayer.execution.boot import read_only_volumes
 from portlayer.execution.container import Container
-from portlayer.execution.sizing import GuestSize, guest_size
+from portlayer.execution.sizing import GuestSize, Sizing
 from portlayer.portlayer_pb2 import Reason, VolumeMount
 from vch.config import VchConfig
 
@@ -24,6 +24,7 @@ __all__ = ["Registry"]
 class Registry:
     def __init__(self, config: VchConfig) -> None:
         self._config = config
+        self.sizing = Sizing.of(config)
         self._containers: dict[str, Container] = {}
         self._creating: dict[str, Container] = {}
         self._names: dict[str, str] = {}  # name -> container ID
@@ -168,7 +169,7 @@ class Registry:
     def check_running_limits(self, container: Container, size: GuestSize) -> None:
         """Raise when starting ``container`` would exceed what the VCH may use at once."""
         others = [other for other in self._containers.values() if other.live and other is not container]
-        sizes = [guest_size(other.spec.resources, self._config.defaults) for other in others]
+        sizes = [self.sizing.guest_size(other.spec.resources) for other in others]
         memory = sum(entry.memory_mib for entry in sizes) + size.memory_mib
         cpus = sum(entry.vcpus for entry in sizes) + size.vcpus
         if self._config.max_memory_mib and memory > self._config.max_memory_mib:

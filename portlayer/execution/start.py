@@ -21,7 +21,6 @@ from portlayer.execution.container import Container, Health, Run
 from portlayer.execution.house import House
 from portlayer.execution.record import Intent, JournalMark, Record
 from portlayer.execution.settle import NOT_LAUNCHED_CODE
-from portlayer.execution.sizing import guest_size
 from portlayer.execution.states import Status
 from portlayer.execution.supervisor import Supervisor
 from portlayer.hypervisor.base import HypervisorError, LaunchError, Nic
@@ -47,7 +46,7 @@ class Starter:
             PortLayerError: nothing of the start is left.
         """
         house = self._house
-        size = guest_size(container.spec.resources, house.config.defaults)
+        size = house.registry.sizing.guest_size(container.spec.resources)
         house.registry.check_volumes_free(container)
         house.registry.check_running_limits(container, size)
         before = container.record
@@ -113,7 +112,7 @@ class Starter:
         if not automatic:
             container.backoff.reset()
         undo.push_async_callback(self._unsave, container, before)
-        guest = guest_size(record.spec.resources, house.config.defaults)
+        guest = house.registry.sizing.guest_size(record.spec.resources)
         await house.save(
             container,
             replace(record, intent=Intent.RUNNING),

@@ -19,8 +19,8 @@ def test_a_shell_on_a_terminal(docker: Docker) -> None:
         terminal.expect("40 120")
         terminal.type("echo $TERM $((6*7))\r")
         terminal.expect("xterm 42")
-        terminal.type("sleep 1000\r")
-        terminal.expect("sleep 1000")
+        terminal.type("echo now; sleep 1000\r")
+        terminal.expect("\nnow\r")  # the shell has left its line editor: Ctrl-C is a signal from here on
         terminal.type("\x03")  # Ctrl-C reaches the foreground program, not the shell
         terminal.expect("# ")
         terminal.type("exit 7\r")
