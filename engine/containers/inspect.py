@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +15,17 @@ from engine.containers.summary import endpoint_settings, network_name
 from engine.containers.translation import DEFAULT_SHM, MASKED_PATHS, READONLY_PATHS
 from engine.context import Engine
 from engine.http import Request, Response, Router, json_response
+from engine.rpc import PortLayerError
 from engine.timestamps import format_ns
 from portlayer import portlayer_pb2 as pb
 
 __all__ = ["register"]
 
 STORAGE_DRIVER = "vmdk"
+EXECS_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
 _NULL_WHEN_EMPTY = (
     "Binds",
     "CapAdd",
@@ -40,7 +46,7 @@ def register(router: Router, engine: Engine) -> None:
         container = await engine.containers.find(request.match["name"])
         networks = await networks_by_id(engine)
         execs: list[str] = []
-        if status.is_running(container.state):
+        if status.state_name(container.state) == "running":
             execs = await _exec_ids(engine, container.handle.id)
         links = [
             await _shown_link(engine, container.handle.spec.name, link)
@@ -57,9 +63,13 @@ def register(router: Router, engine: Engine) -> None:
 
 
 async def _exec_ids(engine: Engine, container: str) -> list[str]:
-    reply = await engine.port.call(
-        engine.port.interaction.Execs, pb.ContainerRef(id=container), timeout=10, idempotent=True
-    )
+    try:
+        reply = await engine.port.call(
+            engine.port.interaction.Execs, pb.ContainerRef(id=container), timeout=EXECS_SECONDS
+        )
+    except PortLayerError as error:  # a guest that ended or hangs must not make inspect fail
+        logger.info("no list of execs of container %s: %s", container[:12], error)
+        return []
     return [state.exec_id for state in reply.execs if state.running]
 
 

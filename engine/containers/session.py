@@ -18,7 +18,7 @@ from engine.http import Disconnected, Duplex
 from engine.rpc import PortLayerError, Session
 from portlayer import portlayer_pb2 as pb
 
-__all__ = ["End", "Options", "run_session"]
+__all__ = ["End", "Options", "PortSession", "run_session"]
 
 _STREAMS = {pb.OutputChunk.STDOUT: STDOUT, pb.OutputChunk.STDERR: STDERR}
 
@@ -94,6 +94,9 @@ async def _pump_input(duplex: Duplex, session: PortSession, options: Options) ->
             await session.send(pb.InputChunk(close=True))
             return None
     except Disconnected:
+        if options.stdin and options.close_stdin and not options.tty:  # "once" is over
+            with contextlib.suppress(PortLayerError):
+                await session.send(pb.InputChunk(close=True))
         return End.LOST
     except PortLayerError:
         return None  # the output side hears of it too and tells the client

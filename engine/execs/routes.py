@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from engine.containers.detachkeys import parse_detach_keys
 from engine.containers.lifecycle import event_attributes, launch_error, terminal_size
 from engine.containers.model import Int, Text, Texts, WireModel, Words
 from engine.containers.multiplex import STDOUT, frame, hijack_type
-from engine.containers.session import End, Options, run_session
+from engine.containers.session import End, Options, PortSession, run_session
 from engine.containers.translation import base_environment, replaced
 from engine.context import Engine
 from engine.execs.store import ExecDocument, ExecStore
@@ -24,6 +26,7 @@ from engine.http import (
     BadRequest,
     Conflict,
     Disconnected,
+    Duplex,
     Request,
     Response,
     Router,
@@ -116,31 +119,25 @@ def register(router: Router, engine: Engine) -> None:
             stderr=document.stderr and not wanted.Detach,
             detach=wanted.Detach,
         )
-        async with engine.port.session(engine.port.interaction.Exec) as session:
-            await session.send(pb.InputChunk(exec=open_))
+        if wanted.Detach:
             try:
-                ready = await session.receive()
+                async with _begun(engine, open_):
+                    pass
             except PortLayerError as error:
-                if error.reason != pb.LAUNCH_FAILED:
-                    raise
                 await store.save(_failed(document, error))
-                if wanted.Detach:
-                    raise launch_error(error) from error
-                await _tell(request, document, launch_error(error))
-                return HIJACKED
-            if ready is None or ready.stream != pb.OutputChunk.READY:
-                raise PortLayerError("the port layer did not start the exec session", status=500)
+                raise launch_error(error) from error
             _publish(engine, "exec_start", container.handle, document)
-            if wanted.Detach:
-                return empty(200)
-            duplex = await request.hijack(hijack_type(request, tty=document.tty))
-            options = Options(
-                tty=document.tty,
-                stdin=document.stdin,
-                close_stdin=True,
-                detach_keys=parse_detach_keys(document.detach_keys),
-            )
-            end = await run_session(duplex, session, options)
+            return empty(200)
+        # The head goes first, as dockerd sends it: docker-py loses output that arrives together with it.
+        duplex = await request.hijack(hijack_type(request, tty=document.tty))
+        try:
+            async with _begun(engine, open_) as session:
+                _publish(engine, "exec_start", container.handle, document)
+                end = await run_session(duplex, session, _options(document))
+        except PortLayerError as error:
+            await store.save(_failed(document, error))
+            await _tell(duplex, document, launch_error(error))
+            return HIJACKED
         if end is End.DETACHED:
             _publish(engine, "exec_detach", container.handle, document)
         return HIJACKED
@@ -215,10 +212,29 @@ def _failed(document: ExecDocument, error: PortLayerError) -> ExecDocument:
     return replace(document, started=True, failed=error.exit_code or 126)
 
 
-async def _tell(request: Request, document: ExecDocument, error: PortLayerError) -> None:
+@contextlib.asynccontextmanager
+async def _begun(engine: Engine, open_: pb.ExecOpen) -> AsyncIterator[PortSession]:
+    """A session whose process runs; PortLayerError when it could not be started."""
+    async with engine.port.session(engine.port.interaction.Exec) as session:
+        await session.send(pb.InputChunk(exec=open_))
+        ready = await session.receive()
+        if ready is None or ready.stream != pb.OutputChunk.READY:
+            raise PortLayerError("the port layer did not start the exec session", status=500)
+        yield session
+
+
+def _options(document: ExecDocument) -> Options:
+    return Options(
+        tty=document.tty,
+        stdin=document.stdin,
+        close_stdin=True,
+        detach_keys=parse_detach_keys(document.detach_keys),
+    )
+
+
+async def _tell(duplex: Duplex, document: ExecDocument, error: PortLayerError) -> None:
     """A command that cannot be run is told in the stream: its exit code is read from inspect."""
     text = f"OCI runtime exec failed: {error.message}\r\n".encode()
-    duplex = await request.hijack(hijack_type(request, tty=document.tty))
     try:
         await duplex.write(text if document.tty else frame(STDOUT, text))
     except Disconnected:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 GRACE_SECONDS = 5.0
+BACKLOG = 512
+KEEPALIVE_SECONDS = 60  # a TCP client that lost its network is noticed
 
 
 class HttpServer:
@@ -54,18 +56,24 @@ class HttpServer:
             if os.geteuid() == 0:
                 os.chown(temporary, 0, gid)
         temporary.rename(path)
-        self._servers.append(await asyncio.start_unix_server(self._accept_plain, sock=listener))
+        self._servers.append(
+            await asyncio.start_unix_server(self._accept_plain, sock=listener, backlog=BACKLOG)
+        )
         self._sockets.append(path)
 
     async def listen_tcp(self, host: str, port: int, *, tls: ssl.SSLContext | None) -> int:
         """Serve ``host:port`` and return the port (it differs when 0 was asked for)."""
 
-        async def accept_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            assert tls is not None
-            await self._serve(TlsTransport(reader, writer, tls))
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+            if tls is None:
+                await self._serve(PlainTransport(reader, writer))
+            else:
+                await self._serve(TlsTransport(reader, writer, tls))
 
-        accept = self._accept_plain if tls is None else accept_tls
-        server = await asyncio.start_server(accept, host, port)
+        server = await asyncio.start_server(accept, host, port, backlog=BACKLOG)
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from typing import Protocol
 
 from engine.http.errors import Disconnected
@@ -29,7 +30,7 @@ class Transport(Protocol):
     async def read(self, limit: int = READ_SIZE) -> bytes:
         """Up to ``limit`` bytes; ``b""`` when the client has closed its sending half.
 
-        Cancelling loses no bytes.
+        A client known to have closed both is Disconnected. Cancelling loses no bytes.
         """
 
     async def write(self, data: bytes) -> None:
@@ -56,9 +57,12 @@ class PlainTransport:
 
     async def read(self, limit: int = READ_SIZE) -> bytes:
         try:
-            return await self._reader.read(limit)
+            data = await self._reader.read(limit)
         except OSError as error:
             raise Disconnected(str(error)) from error
+        if not data and self._is_gone():
+            raise Disconnected("the client closed the connection")
+        return data
 
     async def write(self, data: bytes) -> None:
         if self._writer.is_closing():
@@ -86,6 +90,15 @@ class PlainTransport:
 
     def abort(self) -> None:
         self._writer.transport.abort()
+
+    def _is_gone(self) -> bool:
+        """After the end of input: has the client closed both halves? Only unix sockets tell."""
+        if self._writer.transport.is_closing():
+            return True
+        connection = self._writer.get_extra_info("socket")
+        poll = select.poll()
+        poll.register(connection.fileno(), 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     async def _flush(self) -> None:
         """Wait for the client to take everything, at its own pace."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -17,15 +18,19 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 
 from engine import operation
-from engine.rpc.errors import PortLayerUnavailable, translate
+from engine.rpc.errors import PortLayerError, PortLayerUnavailable, translate
 from portlayer import portlayer_pb2_grpc as stubs
 
 __all__ = ["PortLayer", "Session"]
+
+logger = logging.getLogger(__name__)
 
 _EOF: Any = cast(Any, grpc.aio).EOF  # missing in the stubs
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+
+_ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # how a write to an ended call fails
 
 READY_SECONDS = 5.0
 CALL_SECONDS = 120.0
@@ -39,6 +44,31 @@ OPTIONS = (
 )
 
 
+class _TrueStatus:
+    """Stands before grpc's inner call object so that a failed write does not hide why it failed.
+
+    When the port layer refuses while a message is on its way to it, grpc sets the
+    call's status to "Internal error from Core", and the refusal that arrives
+    right behind is dropped. Without that the status is the port layer's.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def set_internal_error(self, text: str) -> None:
+        logger.debug("a write met the end of its call: %s", text)
+
+
+def _writable(method: Any, metadata: Any) -> Any:
+    """A call that is written step by step (no iterator)."""
+    call = method(metadata=metadata)
+    call._cython_call = _TrueStatus(call._cython_call)
+    return call
+
+
 class Session(Generic[Q, R]):
     """A call with messages both ways."""
 
@@ -50,13 +80,8 @@ class Session(Generic[Q, R]):
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
-
-    async def finish(self) -> None:
-        """No more messages from us."""
-        try:
-            await self._call.done_writing()
-        except grpc.aio.AioRpcError as error:
-            raise translate(error) from error
+        except asyncio.InvalidStateError as error:  # grpc's word for a call that has ended
+            raise PortLayerError("the session has ended", status=409) from error
 
     async def receive(self) -> R | None:
         """The next message, ``None`` at the end."""
@@ -128,14 +153,14 @@ class PortLayer:
     async def upload(self, method: grpc.aio.StreamUnaryMultiCallable[Q, R], messages: AsyncIterator[Q]) -> R:
         """Many messages, one answer. When ``messages`` raises, the call is cancelled and so does this."""
         await self.ready()
-        call: Any = cast(Any, method)(metadata=self._metadata())  # no iterator: written step by step
+        call = _writable(method, self._metadata())
         try:
             async for message in messages:
                 if call.done():  # refused early: its status says why
                     break
-                with contextlib.suppress(grpc.aio.AioRpcError):  # ditto, raised below by awaiting the call
+                with contextlib.suppress(*_ENDED):  # ditto, raised below by awaiting the call
                     await call.write(message)
-            with contextlib.suppress(grpc.aio.AioRpcError):
+            with contextlib.suppress(*_ENDED):
                 await call.done_writing()
             reply: R = await call
         except grpc.aio.AioRpcError as error:
@@ -148,7 +173,7 @@ class PortLayer:
     async def session(self, method: grpc.aio.StreamStreamMultiCallable[Q, R]) -> AsyncIterator[Session[Q, R]]:
         """Messages both ways; leaving the block cancels what is left of the call."""
         await self.ready()
-        call: Any = cast(Any, method)(metadata=self._metadata())  # no iterator: written step by step
+        call = _writable(method, self._metadata())
         try:
             yield Session(call)
         finally:

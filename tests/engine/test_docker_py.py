@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import socket
 import tarfile
+import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -42,6 +44,9 @@ async def python(engine: Engine, config: VchConfig) -> AsyncIterator[Python]:
     made = Python(config)
     yield made
     made.client.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 async def test_version_is_negotiated(engine: Engine, config: VchConfig) -> None:

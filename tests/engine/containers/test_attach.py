@@ -134,6 +134,30 @@ async def test_big_output_arrives_whole(api: Api) -> None:
     assert sum(len(data) for _, data in await frames(reader)) == 5_000_000
 
 
+async def test_client_that_is_killed_ends_the_session_and_the_once_open_input(
+    api: Api, host: FakeHost
+) -> None:
+    container = await api.create(["cat"], OpenStdin=True, StdinOnce=True)
+    reader, writer = await api.open(
+        "POST", f"/containers/{container}/attach?stream=1&stdin=1&stdout=1", headers=UPGRADE
+    )
+    await api.head(reader)
+    await api("POST", f"/containers/{container}/start")
+    writer.close()
+    assert (await api("POST", f"/containers/{container}/wait")).json == {"StatusCode": 0}
+
+
+async def test_watcher_that_is_killed_is_noticed_although_nothing_is_said(api: Api, host: FakeHost) -> None:
+    container = await api.run(["sleep"])
+    reader, writer = await api.open(
+        "POST", f"/containers/{container}/attach?stream=1&stdout=1", headers=UPGRADE
+    )
+    await api.head(reader)
+    assert not host.machines[container].detached.is_set()
+    writer.close()
+    await asyncio.wait_for(host.machines[container].detached.wait(), LIMIT)
+
+
 async def test_websocket_is_refused_by_name(api: Api) -> None:
     container = await api.create()
     reply = await api("GET", f"/containers/{container}/attach/ws?stream=1")

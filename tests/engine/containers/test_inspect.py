@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from portlayer import portlayer_pb2 as pb
 from tests.engine.conftest import Api
-from tests.engine.fake.state import FakeHost
+from tests.engine.fake.services import Interaction
+from tests.engine.fake.state import FakeHost, Refusal, abort
 
 
 async def test_running_container(api: Api, host: FakeHost) -> None:
@@ -56,6 +62,19 @@ async def test_stopped_container_has_no_address_and_no_ports(api: Api) -> None:
     settings = (await api("GET", f"/containers/{container}/json")).json["NetworkSettings"]
     assert (settings["IPAddress"], settings["Ports"]) == ("", {})
     assert settings["Networks"]["bridge"]["NetworkID"] == "b" * 64
+
+
+async def test_guest_that_does_not_answer_is_still_inspected(
+    api: Api, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await api.run()
+
+    async def lost(self: Interaction, request: pb.ContainerRef, context: Any) -> None:
+        await abort(context, Refusal(pb.GUEST_LOST, "the guest does not answer"))
+
+    monkeypatch.setattr(Interaction, "Execs", lost)
+    reply = await api("GET", f"/containers/{container}/json")
+    assert (reply.status, reply.json["ExecIDs"]) == (200, None)
 
 
 async def test_health(api: Api) -> None:

@@ -220,6 +220,7 @@ class Interaction(Base, rpc.InteractionServicer):
             yield pb.OutputChunk(stream=pb.OutputChunk.EXITED, exit_code=process.exited.result())
         finally:
             feeding.cancel()
+            machine.detached.set()
 
     async def Exec(
         self, request_iterator: AsyncIterator[pb.InputChunk], context: Any

@@ -112,6 +112,7 @@ class Machine:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     removed: asyncio.Event = field(default_factory=asyncio.Event)
+    detached: asyncio.Event = field(default_factory=asyncio.Event)  # some attach session has ended
     exits: int = 0
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     execs: dict[str, Process] = field(default_factory=dict)

@@ -121,3 +121,16 @@ async def test_engine_answers_while_the_port_layer_is_down_and_after(
         await stack.enter_async_context(serving(host, config.paths.portlayer_socket))
         assert (await client("GET", "/containers/web/json")).json["Id"] == container
         await client.close()
+
+
+async def test_sending_into_a_session_that_has_ended(port: PortLayer, tmp_path: Path) -> None:
+    async with (
+        serving(FakeHost(), tmp_path / "portlayer.sock"),
+        port.session(port.interaction.Exec) as session,
+    ):
+        await session.send(pb.InputChunk(exec=pb.ExecOpen(id="x", exec_id="y")))
+        with pytest.raises(PortLayerError) as caught:
+            await session.receive()
+        assert caught.value.reason == pb.NO_SUCH_CONTAINER
+        with pytest.raises(PortLayerError):
+            await session.send(pb.InputChunk(data=b"late"))
