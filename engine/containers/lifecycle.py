@@ -42,7 +42,7 @@ def register(router: Router, engine: Engine) -> None:
     async def stop(request: Request) -> Response:
         container = await engine.containers.find(request.match["name"])
         stop_request = _stop_request(request, container)
-        if not status.is_running(container.state):
+        if not status.is_running(container.state) and not status.is_starting(container.state):
             raise NotModified("container is already stopped")
         await engine.port.call(engine.port.containers.Stop, stop_request, timeout=None)
         return empty()
@@ -63,7 +63,7 @@ def register(router: Router, engine: Engine) -> None:
         container = await engine.containers.find(request.match["name"])
         text = request.query.text("signal") or "KILL"
         number = parse_signal(text)
-        if not status.is_running(container.state):
+        if not status.is_running(container.state) and not status.is_starting(container.state):
             raise Conflict(
                 f"cannot kill container: {request.match['name']}: "
                 f"container {container.handle.id} is not running"

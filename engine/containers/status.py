@@ -5,7 +5,7 @@ from __future__ import annotations
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
 
-__all__ = ["health_name", "human_duration", "is_running", "state_name", "status_line"]
+__all__ = ["health_name", "human_duration", "is_running", "is_starting", "state_name", "status_line"]
 
 State = pb.ContainerState
 Health = tether_pb2.HealthEvent
@@ -46,6 +46,11 @@ def state_name(state: pb.ContainerState) -> str:
 def is_running(state: pb.ContainerState) -> bool:
     """Docker counts paused and restarting as running."""
     return state.status in _RUNNING
+
+
+def is_starting(state: pb.ContainerState) -> bool:
+    """On its way up: not running yet, but already something to stop."""
+    return bool(state.status == _STARTING)
 
 
 def health_name(state: pb.ContainerState) -> str:

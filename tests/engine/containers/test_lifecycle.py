@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from portlayer import portlayer_pb2 as pb
 from tests.engine.conftest import Api
 from tests.engine.fake.state import FakeHost
 
@@ -172,3 +173,11 @@ async def test_concurrent_starts_of_one_container(api: Api) -> None:
     container = await api.create()
     replies = await asyncio.gather(*(api("POST", f"/containers/{container}/start") for _ in range(8)))
     assert sorted(reply.status for reply in replies) == [204] + [304] * 7
+
+
+async def test_container_on_its_way_up_can_be_stopped(api: Api, host: FakeHost) -> None:
+    """Starting takes a VM's boot: a stop in that time must not be taken for done."""
+    container = await api.create()
+    assert (await api("POST", f"/containers/{container}/stop")).status == 304
+    host.machines[container].state.status = pb.ContainerState.STARTING
+    assert (await api("POST", f"/containers/{container}/stop")).status == 204
