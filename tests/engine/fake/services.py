@@ -492,7 +492,8 @@ async def _follow(machine: Machine, process: Process, seen: int) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def serving(host: FakeHost, socket: Path) -> AsyncIterator[None]:
+async def serving(host: FakeHost, socket: Path, *, keep: bool = False) -> AsyncIterator[None]:
+    """``keep``: the processes run on afterwards, as VMs do when their port layer dies."""
     server = grpc.aio.server()
     rpc.add_ContainersServicer_to_server(Containers(host), server)
     rpc.add_InteractionServicer_to_server(Interaction(host), server)
@@ -507,4 +508,5 @@ async def serving(host: FakeHost, socket: Path) -> AsyncIterator[None]:
         yield
     finally:
         await server.stop(None)
-        await host.close()
+        if not keep:
+            await host.close()
