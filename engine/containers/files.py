@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.containers.decompression import decompressed
 from engine.containers.lifecycle import event_attributes
+from engine.containers.tarnames import BadTar, NameStripper
 from engine.context import Engine
 from engine.http import (
     BadRequest,
@@ -108,7 +109,7 @@ def register(router: Router, engine: Engine) -> None:
         except StopAsyncIteration:
             raise InternalError("the port layer sent no archive") from None
         _publish(engine, "export", container.handle)
-        return streamed(_tar(chunks, first), content_type="application/octet-stream")
+        return streamed(_relative(_tar(chunks, first)), content_type="application/octet-stream")
 
     router.add("HEAD", "/containers/{name}/archive", head)
     router.add("GET", "/containers/{name}/archive", get)
@@ -151,11 +152,24 @@ def _file_error(error: PortLayerError, request: Request, path: bytes) -> Excepti
     return error
 
 
-async def _tar(chunks: AsyncGenerator[pb.CopyOutChunk, None], first: pb.CopyOutChunk) -> AsyncIterator[bytes]:
+async def _tar(
+    chunks: AsyncGenerator[pb.CopyOutChunk, None], first: pb.CopyOutChunk
+) -> AsyncGenerator[bytes, None]:
     async with contextlib.aclosing(chunks):
         yield first.data
         async for chunk in chunks:
             yield chunk.data
+
+
+async def _relative(data: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    stripper = NameStripper()
+    async with contextlib.aclosing(data):
+        try:
+            async for piece in data:
+                yield stripper.feed(piece)
+            stripper.finish()
+        except BadTar as error:
+            raise InternalError(f"export: {error}") from error
 
 
 async def _copy_in(opening: pb.CopyInChunk, data: AsyncIterator[bytes]) -> AsyncIterator[pb.CopyInChunk]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -109,7 +110,6 @@ def register(router: Router, engine: Engine) -> None:
             raise Conflict(f"exec command {document.id} {word}")
         container = await engine.containers.find(document.container)
         _can_exec(container)
-        await store.save(document.begun())
         open_ = pb.ExecOpen(
             id=document.container,
             exec_id=document.id,
@@ -121,7 +121,7 @@ def register(router: Router, engine: Engine) -> None:
         )
         if wanted.Detach:
             try:
-                async with _begun(engine, open_):
+                async with _begun(engine, store, document, open_):
                     pass
             except PortLayerError as error:
                 await store.save(_failed(document, error))
@@ -131,7 +131,7 @@ def register(router: Router, engine: Engine) -> None:
         # The head goes first, as dockerd sends it: docker-py loses output that arrives together with it.
         duplex = await request.hijack(hijack_type(request, tty=document.tty))
         try:
-            async with _begun(engine, open_) as session:
+            async with _begun(engine, store, document, open_) as session:
                 _publish(engine, "exec_start", container.handle, document)
                 end = await run_session(duplex, session, _options(document))
         except PortLayerError as error:
@@ -213,11 +213,18 @@ def _failed(document: ExecDocument, error: PortLayerError) -> ExecDocument:
 
 
 @contextlib.asynccontextmanager
-async def _begun(engine: Engine, open_: pb.ExecOpen) -> AsyncIterator[PortSession]:
-    """A session whose process runs; PortLayerError when it could not be started."""
+async def _begun(
+    engine: Engine, store: ExecStore, document: ExecDocument, open_: pb.ExecOpen
+) -> AsyncIterator[PortSession]:
+    """A session whose process runs, on record as started; PortLayerError when it could not be."""
+    saving = asyncio.create_task(store.save(document.begun()))  # while the guest starts the process
     async with engine.port.session(engine.port.interaction.Exec) as session:
-        await session.send(pb.InputChunk(exec=open_))
-        ready = await session.receive()
+        try:
+            await session.send(pb.InputChunk(exec=open_))
+            ready = await session.receive()
+        finally:
+            await asyncio.wait({saving})
+        saving.result()
         if ready is None or ready.stream != pb.OutputChunk.READY:
             raise PortLayerError("the port layer did not start the exec session", status=500)
         yield session

@@ -99,6 +99,18 @@ async def test_errors(api: Api, method: str, path: str, raw: bytes, status: int,
     assert reply.message.startswith(message)
 
 
+async def test_export_has_names_without_slashes(api: Api, host: FakeHost) -> None:
+    container = await api.create()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("/bin/sh"))
+    host.machines[container].files[b"/."] = buffer.getvalue()
+    reply = await api("GET", f"/containers/{container}/export")
+    with tarfile.open(fileobj=io.BytesIO(reply.body)) as tar:
+        assert tar.getnames() == ["bin/sh"]
+    assert (await api("GET", "/containers/nobody/export")).status == 404
+
+
 async def test_missing_file_answers_head_with_404(api: Api) -> None:
     await api.create(name="box")
     assert (await api("HEAD", "/containers/box/archive?path=/nowhere")).status == 404
