@@ -22,6 +22,7 @@ from tests.engine.fake.state import FakeHost, Kind, Machine, Process, Refusal, S
 from tether import tether_pb2
 
 EMPTY = tether_pb2.Empty()
+EXEC_START = 0.1  # seconds
 
 
 def unary(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -240,6 +241,9 @@ class Interaction(Base, rpc.InteractionServicer):
                 Kind.EXEC_DIED, machine, exec_id=opening.exec_id, exit_code=future.result()
             )
         )
+        # No guest starts a process in no time. It matters to docker-py, which loses (with dockerd, too) what
+        # arrives in one read with the HTTP head.
+        await asyncio.sleep(EXEC_START)
         yield pb.OutputChunk(stream=pb.OutputChunk.READY, pid=77)
         if opening.detach:
             return
