@@ -124,6 +124,8 @@ async def test_a_suspended_guest_does_not_run(scene: Scene, hypervisor: Hypervis
         await guest.ask("ping x", timeout=0.5)
     with pytest.raises(InvalidState):
         await hypervisor.suspend(vm)
+    with pytest.raises(InvalidState, match="suspended"):
+        await hypervisor.remove_nic(vm, "mt1")
     await hypervisor.resume(vm)
     await next_event(events, vm, VmEventKind.RESUMED)
     assert await guest.ask("ping y", until="pong y") == "pong y"

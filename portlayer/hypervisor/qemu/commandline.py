@@ -100,6 +100,8 @@ def build(boot: Boot, config: VmConfig, files: LaunchFiles) -> list[str]:
     ]
     if files.boot_config is not None:
         arguments += ("-fw_cfg", f"name=opt/mooring/boot,file={_escaped(files.boot_config)}")
+    bridge = {"driver": "pci-bridge", "id": HOT_BRIDGE, "bus": "pcie.0", "chassis_nr": 1}
+    arguments += _json("-device", bridge)
     if boot.profile is Profile.FAST:
         arguments += _fast(boot, files)
     else:
@@ -115,7 +117,8 @@ def _machine(profile: Profile) -> str:
     if profile is Profile.FAST:
         # Each of these is a device that the guest's kernel would wait for or probe.
         return "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off,dump-guest-core=off"
-    return "pc,dump-guest-core=off"
+    # Not pc: its IDE CD-ROM takes the firmware 3.6 s (emulated) for an initramfs of 37 MB, AHCI 0.1 s.
+    return "q35,smm=off,dump-guest-core=off"
 
 
 def _processor(accelerator: str) -> Sequence[str]:
@@ -132,7 +135,6 @@ def _fast(boot: Boot, files: LaunchFiles) -> list[str]:
         *("-kernel", str(boot.kernel)),
         *("-initrd", str(boot.initrd)),
         *("-append", kernel_arguments(boot)),
-        *_json("-device", {"driver": "pci-bridge", "id": HOT_BRIDGE, "bus": "pcie.0", "chassis_nr": 1}),
         *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
         *_json("-device", {"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "rng": "entropy"}),
         *_json("-device", {"driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0"}),
@@ -167,8 +169,8 @@ def _vsphere(boot: Boot, files: LaunchFiles) -> list[str]:
     return [
         *("-boot", "order=d"),
         *_json("-blockdev", media),
-        *_json("-device", {"driver": "ide-cd", "id": "cdrom", "bus": "ide.1", "drive": "media"}),
-        *_json("-device", {"driver": "pvscsi", "id": "scsi0"}),
+        *_json("-device", {"driver": "ide-cd", "id": "cdrom", "bus": "ide.0", "drive": "media"}),
+        *_json("-device", {"driver": "pvscsi", "id": "scsi0", "bus": "pcie.0"}),
         *("-chardev", f"socket,id=channel,fd={files.channel},server=on,wait=off"),
         *_json("-device", {"driver": "isa-serial", "id": "serial1", "chardev": "channel", "index": 1}),
         *("-chardev", f"file,id=journal,path={_escaped(files.journal)},append=on"),

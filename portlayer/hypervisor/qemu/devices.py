@@ -43,7 +43,6 @@ class Profile(enum.Enum):
 
 
 HOT_BRIDGE = "hot"  # a PCI bridge with 31 slots that ACPI hot plug serves; pcie.0 itself lets nothing go
-HOT_BUS = {Profile.FAST: HOT_BRIDGE, Profile.VSPHERE: "pci.0"}
 SCSI_BUS = "scsi0.0"
 SCSI_RESERVED = 7  # the controller's own target on ESXi
 MAX_DISKS = {Profile.FAST: 22, Profile.VSPHERE: 15}
@@ -173,7 +172,7 @@ def disk_device(disk: Disk, profile: Profile, *, target: int) -> dict[str, Any]:
     return {
         "driver": "virtio-blk-pci",
         "id": disk_device_id(disk.id),
-        "bus": HOT_BUS[profile],
+        "bus": HOT_BRIDGE,
         "drive": disk_node(disk.id),
         "serial": disk.id,
         **errors,
@@ -206,7 +205,7 @@ def nic_device(nic: Nic, profile: Profile) -> dict[str, Any]:
     device: dict[str, Any] = {
         "driver": "virtio-net-pci",
         "id": nic_device_id(nic.id),
-        "bus": HOT_BUS[profile],
+        "bus": HOT_BRIDGE,
         "netdev": nic_backend_id(nic.id),
         "mac": nic.mac,
         "romfile": "",  # no network boot: the option ROM costs start-up time

@@ -232,8 +232,9 @@ class QemuHypervisor:
                 _log.error("housekeeping: %s", error)
 
     async def _tidy(self) -> None:
-        """What nobody waits for: output of talkative guests, control groups of the dead."""
+        """What nobody waits for: lost sessions, output of talkative guests, control groups of the dead."""
         running = [machine for machine in self._machines.values() if machine.power is not PowerState.OFF]
+        await asyncio.gather(*(machine.listen() for machine in running))
         for machine in running:
             await asyncio.to_thread(machine.trim)
         if self._host.cgroups is not None:

@@ -248,6 +248,7 @@ class Machine:
     async def remove_nic(self, nic_id: str) -> None:
         async with self._held():
             run = self._running()
+            self._require_cooperation()
             left = tuple(nic for nic in self._record.config.nics if nic.id != nic_id)
             if nic_id in run.launched.nics:
                 await hotplug.remove_nic(await run.session(), nic_id, run.unplugged)
@@ -273,6 +274,7 @@ class Machine:
     async def remove_disk(self, disk_id: str) -> None:
         async with self._held():
             run = self._running()
+            self._require_cooperation()
             left = tuple(disk for disk in self._record.config.disks if disk.id != disk_id)
             if disk_id in run.launched.disks:
                 await hotplug.remove_disk(await run.session(), disk_id, run.unplugged)
@@ -280,6 +282,10 @@ class Machine:
             elif left == self._record.config.disks:
                 raise HypervisorError(f"VM {self.id[:12]} has no disk {disk_id}")
             await self._save_hardware(disks=left)
+
+    def _require_cooperation(self) -> None:
+        if self._power is PowerState.SUSPENDED:
+            raise InvalidState(f"VM {self.id[:12]} is suspended: its guest cannot let go of a device")
 
     async def _save_hardware(self, **changes: Any) -> None:
         config = dataclasses.replace(self._record.config, **changes)
@@ -344,6 +350,16 @@ class Machine:
             if monitor is not None:
                 await journal.reopen(monitor, self._directory.journal)
             await asyncio.to_thread(journal.prune, self._directory.journal, keep)
+
+    async def listen(self) -> None:
+        """Make a session again that ended while QEMU goes on: events would be missed."""
+        run = self._run
+        if run is None or not run.deaf or self._lock.locked():
+            return
+        try:
+            await run.session()
+        except HypervisorError as error:
+            _log.error("VM %s runs (pid %d) but does not answer: %s", self.id[:12], run.process.pid, error)
 
     def trim(self) -> None:
         """Bound what a talkative guest makes of console and log."""

@@ -74,6 +74,11 @@ class Run:
 
     # -- we speak
 
+    @property
+    def deaf(self) -> bool:
+        """Whether it runs and we would not hear what happens to it."""
+        return self.process.alive and (self._monitor is None or not self._monitor.connected)
+
     async def session(self) -> Monitor:
         """The monitor, connected again if need be.
 

@@ -80,10 +80,13 @@ async def test_a_lost_session_is_made_again_and_the_state_asked_for(
     run: Run, qmp: FakeQmp, powers: list[PowerState]
 ) -> None:
     qmp.answers["query-status"] = lambda _: {"running": False, "status": "paused"}
+    assert run.deaf
     first = await run.session()
+    assert not run.deaf
     assert await run.session() is first
     qmp.hang_up()
     await first.drain()
+    assert run.deaf
     second = await run.session()
     assert (second is first, qmp.connections) == (False, 2)
     assert powers == [PowerState.SUSPENDED, PowerState.SUSPENDED]
@@ -92,6 +95,7 @@ async def test_a_lost_session_is_made_again_and_the_state_asked_for(
 
 async def test_a_dead_process_is_not_talked_to(run: Run, process: Process) -> None:
     process.alive = False
+    assert not run.deaf
     with pytest.raises(MonitorLost, match="ending"):
         await run.session()
 
