@@ -12,9 +12,11 @@ __all__ = [
     "MS_NOSUID",
     "MS_RDONLY",
     "bind",
+    "branch_mounts",
     "die_with_parent",
     "mount",
     "private_mounts",
+    "share_mounts",
     "start_write_back",
     "sync_file_system",
     "unmount",
@@ -29,6 +31,8 @@ _MS_REMOUNT = 32
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
+_MS_SLAVE = 1 << 19
+_MS_SHARED = 1 << 20
 _CLONE_NEWNS = 0x00020000
 _UMOUNT_NOFOLLOW = 8
 _PR_SET_PDEATHSIG = 1
@@ -44,9 +48,24 @@ def _call(what: str, result: int) -> None:
 
 
 def private_mounts() -> None:
-    """From here on, nobody sees our mounts and (as long as we hold them) nobody else keeps them busy."""
+    """From here on, nobody sees our mounts, and nobody else keeps them busy."""
     _call("unshare", _libc.unshare(_CLONE_NEWNS))
-    _call("mount private", _libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+    _set_propagation("/", _MS_REC | _MS_PRIVATE)
+
+
+def share_mounts(place: str) -> None:
+    """What is mounted below ``place`` from now on will be seen in namespaces that branch off."""
+    _set_propagation(place, _MS_SHARED)
+
+
+def branch_mounts(place: str) -> None:
+    """Once more a namespace of our own: it sees what the old one mounts below ``place``, not vice versa."""
+    _call("unshare", _libc.unshare(_CLONE_NEWNS))
+    _set_propagation(place, _MS_SLAVE)
+
+
+def _set_propagation(place: str, how: int) -> None:
+    _call(f"mount {place}", _libc.mount(None, os.fsencode(place), None, ctypes.c_ulong(how), None))
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

@@ -63,7 +63,11 @@ class Session:
             "mooring", work, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, f"size={_SCRATCH_SIZE},mode=0700"
         )
         self._work = work
+        # The daemon must not be in the namespace that has the file systems: the last process of
+        # a namespace unmounts it while it dies, and the daemon would wait for itself for ever.
+        kernel.share_mounts(work)
         self._daemon = Daemon(work)
+        kernel.branch_mounts(work)
         self._disks: dict[str, Disk] = {}
         self._binds: list[str] = []
 

@@ -239,7 +239,8 @@ class ImageStore:
         return int(result["size"])
 
     async def _make_base(self) -> None:
-        with durable.new_directory(self._root) as directory:
+        what = f"image store {self._root}"
+        with durable.new_directory(self._root) as directory, translated(what, place=self._root):
             disk = directory / "disk.vmdk"
             vmdk.create(disk, capacity=self._disk_bytes)
             async with self._workshop.session() as worker:

@@ -128,8 +128,7 @@ class VolumeStores:
                 path=self._stores[store] / name / "disk.vmdk",
                 metadata=metadata,
             )
-            with translated(f"volume {name}", place=self._stores[store]):
-                await self._make(info)
+            await self._make(info)
             self._volumes[name] = info
             return info
 
@@ -160,7 +159,13 @@ class VolumeStores:
 
     async def _make(self, info: VolumeInfo) -> None:
         root = self._stores[info.store]
-        with durable.new_directory(root) as directory:
+        what = f"volume {info.name}"
+        # translated twice: whether the disk is full shows only while the failed attempt is still there
+        with (
+            translated(what, place=root),
+            durable.new_directory(root) as directory,
+            translated(what, place=root),
+        ):
             self._step("volume:directory")
             disk = directory / "disk.vmdk"
             vmdk.create(disk, capacity=info.capacity)
