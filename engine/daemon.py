@@ -38,17 +38,20 @@ async def run(config: VchConfig) -> None:
     server = HttpServer(build_application(engine))
     sweeper = Sweeper(engine)
     pump = EventPump(engine, on_connected=sweeper.sweep, on_container=sweeper.on_container)
-    loading = asyncio.create_task(images.open())
-    background = [asyncio.create_task(pump.run()), asyncio.create_task(sweeper.run_exec_sweeps())]
+    background = [
+        asyncio.create_task(pump.run()),
+        asyncio.create_task(sweeper.run_exec_sweeps()),
+        asyncio.create_task(images.open()),
+    ]
     try:
         await server.listen_unix(config.paths.docker_socket, group=config.docker_group)
         await _listen_tcp(server, config.tls)
         logger.info("serving %s", config.paths.docker_socket)
         await _until(stop, background)
     finally:
-        for task in (*background, loading):
+        for task in background:
             task.cancel()
-        await asyncio.wait([*background, loading])
+        await asyncio.wait(background)
         await server.close()
         await sweeper.close()
         await images.close()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from portlayer.operation import OperationFilter
-from portlayer.service.daemon import AlreadyServed, serve
 from vch.config import VchConfig, VchConfigError
 
 __all__ = ["main"]
@@ -25,7 +26,10 @@ log = logging.getLogger("portlayer")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mooring-portlayer", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="the VCH's vch.json")
-    parser.add_argument("--debug", action="store_true", help="log every call")
+    parser.add_argument(
+        "--purge", action="store_true", help="remove all containers and the networks, then exit"
+    )
+    parser.add_argument("--debug", action="store_true", help="log more of our own doings")
     arguments = parser.parse_args()
     _log_to_stderr(debug=arguments.debug)
     try:
@@ -33,8 +37,13 @@ def main() -> int:
     except VchConfigError as error:
         log.error("%s", error)
         return 2
+    # We start QEMU with fork and exec, which gRPC's fork handlers do not survive (children died of SIGSEGV
+    # before their exec). It reads this when it is imported, so all that imports it comes after.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+    from portlayer.service.daemon import AlreadyServed, purge, serve
+
     try:
-        asyncio.run(_run(config))
+        asyncio.run(purge(config) if arguments.purge else _run(config, serve))
     except AlreadyServed as error:
         log.error("%s", error)
         return 1
@@ -48,10 +57,12 @@ def _log_to_stderr(*, debug: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(OperationFilter())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(operation)s] %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if debug:  # ours only: libraries log every netlink message
+        log.setLevel(logging.DEBUG)
 
 
-async def _run(config: VchConfig) -> None:
+async def _run(config: VchConfig, serve: Callable[[VchConfig, asyncio.Event], Awaitable[None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from tether import capabilities, linux
 from tether.plan import ProcessPlan
+from tether.seccomp import program
 from tether.users import Identity, UserError, resolve_user
 
 __all__ = ["Failure", "become", "open_terminal", "read_database", "read_regular"]
@@ -48,12 +49,11 @@ def open_terminal(rows: int, columns: int) -> tuple[int, str]:
     return master, f"/dev/pts/{number}"
 
 
-def become(plan: ProcessPlan, *, terminal: str = "", seccomp: bytes = b"") -> NoReturn:
+def become(plan: ProcessPlan, *, terminal: str = "") -> NoReturn:
     """Turn the caller into the workload.
 
     Args:
         terminal: path of the pseudo terminal to run on; without one, descriptors 0 to 2 stay what they are.
-        seccomp: the filter program, installed unless the plan says unconfined.
 
     Raises:
         Failure: with Docker's words for what is wrong.
@@ -71,7 +71,7 @@ def become(plan: ProcessPlan, *, terminal: str = "", seccomp: bytes = b"") -> No
     _own_stdio(identity)
     if plan.make_cwd:
         _make_directory(plan.cwd)
-    filter_program = seccomp if plan.seccomp else b""
+    filter_program = program(plan.capabilities) if plan.seccomp else b""
     _change_directory_early(plan.cwd)
     os.umask(0o022)
     _drop_bounding_set(plan.capabilities)

@@ -79,7 +79,6 @@ class Container:
         self.process_fd = -1  # pidfd of the main process: a door into its namespaces
         self.pid_namespace = -1
         self.process: ProcessPlan | None = None  # the main process, as it was planned
-        self.seccomp = b""  # the filter program of every confined process
         self._spawned: Spawned | None = None
         self._oom_fd = -1
         self._oom_kills = 0
@@ -105,9 +104,7 @@ class Container:
             ours, theirs = open_channels(tty=process.tty, stdin=process.open_stdin)
             nodes = nodes_of("/dev", skip_majors=_majors(self._forbidden)) if plan.all_devices else []
             self._spawned = fork_child(
-                lambda channels: _child(
-                    config, plan, channels, nodes=nodes, cgroup=self.cgroup, seccomp=self.seccomp
-                ),
+                lambda channels: _child(config, plan, channels, nodes=nodes, cgroup=self.cgroup),
                 ours,
                 theirs,
                 pid_namespace=None,
@@ -241,7 +238,7 @@ class Container:
 
 
 def _child(
-    config: BootConfig, plan: Plan, channels: Channels, *, nodes: list[Node], cgroup: Cgroup, seccomp: bytes
+    config: BootConfig, plan: Plan, channels: Channels, *, nodes: list[Node], cgroup: Cgroup
 ) -> NoReturn:
     mount_all(config)
     with contextlib.suppress(FileNotFoundError):
@@ -255,7 +252,7 @@ def _child(
         os.close(master)
         os.close(os.open("/dev/console", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         linux.bind(terminal, "/dev/console")
-    become(plan.process, terminal=terminal, seccomp=seccomp)
+    become(plan.process, terminal=terminal)
 
 
 def set_oom_score(score: int) -> None:

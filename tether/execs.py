@@ -120,7 +120,7 @@ def enter(container: Container, plan: ProcessPlan, *, stdin: bool) -> Spawned:
     if not container.running:
         raise RpcError(Code.FAILED_PRECONDITION, "container is not running")
     ours, theirs = open_channels(tty=plan.tty, stdin=stdin)
-    door, seccomp = container.process_fd, container.seccomp
+    door = container.process_fd
 
     def body(channels: Channels) -> NoReturn:
         set_oom_score(plan.oom_score_adj)
@@ -134,10 +134,10 @@ def enter(container: Container, plan: ProcessPlan, *, stdin: bool) -> Spawned:
             master, terminal = open_terminal(plan.rows, plan.columns)
             send_terminal(channels.terminal, master)
             os.close(master)
-        become(plan, terminal=terminal, seccomp=seccomp)
+        become(plan, terminal=terminal)
 
     try:
-        return fork_child(body, ours, theirs, pid_namespace=container.pid_namespace)
+        return fork_child(body, ours, theirs, pid_namespace=container.pid_namespace, keep=(door,))
     except OSError as error:  # the main process ended this moment: its PID namespace takes nobody in
         close_ends(ours)
         os.close(ours.report)

@@ -99,7 +99,7 @@ class Files:
             os._exit(0)
 
         try:
-            return fork_child(body, ours, theirs, pid_namespace=OWN_NAMESPACE)
+            return fork_child(body, ours, theirs, pid_namespace=OWN_NAMESPACE, keep=(door,))
         except OSError as error:
             close_ends(ours)
             os.close(ours.report)

@@ -6,9 +6,11 @@ console and in the journal, and ends in a power-off.
 
 from __future__ import annotations
 
-import os
 import time
 
+from tether import lean
+
+# isort: split
 from tether import boot
 from tether.cgroup import read
 from tether.devices import port_majors
@@ -22,8 +24,6 @@ from tether.vm import Vm
 
 __all__ = ["main"]
 
-_TICKS = 100  # USER_HZ: /proc/self/stat counts the start time in them
-
 
 def main() -> None:
     """Run the container VM; never returns."""
@@ -32,15 +32,16 @@ def main() -> None:
         _run(log)
     except BaseException as error:
         log.exception(error)
-    os.sync()
     cut_power()
 
 
 def _run(log: Log) -> None:
+    imported = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - lean.BEGAN
     boot.leave_initial_root()
     boot.mount_kernel_file_systems()
     for problem in boot.load_modules() + boot.set_machine_defaults():
         log.note(problem)
+    log.note(f"python started at {lean.BEGAN / 1e9:.3f}, imports took {imported / 1e9:.3f} s")
     loop = Loop(log.exception)
     ports = find_ports(virtio_majors=port_majors(read("/proc/devices")))
     vm = Vm(loop, ports, log)
@@ -52,13 +53,7 @@ def _run(log: Log) -> None:
     else:
         log.say("tether: this machine has no channel port")
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    service.ready(boot_ns=now, import_ns=now - _started_ns())
+    service.ready(boot_ns=now, import_ns=imported)
     log.say("tether ready")
     loop.soon(vm.begin)
     loop.run()
-
-
-def _started_ns() -> int:
-    """When this process began, on the boot clock."""
-    ticks = int(read("/proc/self/stat").rpartition(")")[2].split()[19])
-    return ticks * (1_000_000_000 // _TICKS)

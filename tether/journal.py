@@ -41,6 +41,7 @@ __all__ = [
     "Kind",
     "Record",
     "entries",
+    "verify",
 ]
 
 MAGIC = b"\xa7\x4a"
@@ -78,7 +79,7 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where a record lies in a file; its body is ``file[start:end]``, unchecked."""
+    """Where a record lies in a file; its body is ``file[start:end]``, not looked at: see `verify`."""
 
     offset: int
     kind: int
@@ -104,7 +105,7 @@ class JournalWriter:
     def record(self, kind: int, body: bytes, *, stream: int = 0, at: int | None = None) -> bytes:
         """One record with a body of at most MAX_RECORD bytes; ``at`` is its time, now by default."""
         stamp = _TIME.pack(time.time_ns() if at is None else at)
-        frame = encode(kind, stamp + body, stream=self._sequence, flags=stream, magic=MAGIC)
+        frame = encode(kind, body, stream=self._sequence, flags=stream, magic=MAGIC, prefix=stamp)
         self._sequence = (self._sequence + 1) % _SEQUENCES
         return frame
 
@@ -154,6 +155,7 @@ def entries(file: bytes | mmap, offset: int = 0) -> Iterator[Entry]:
     ``offset`` is 0 or a place where a record begins or ended. The iterator
     stops before a record that is not complete yet. A body's checksum is looked
     at only where no header follows the record: that is what a torn one looks like.
+    A mapped file cannot be closed before the iterator is.
     """
     with memoryview(file) as view:
         held: Entry | None = None  # not yielded before its end has proved to be one
@@ -185,6 +187,12 @@ def entries(file: bytes | mmap, offset: int = 0) -> Iterator[Entry]:
             (at,) = _TIME.unpack_from(view, body)
             held = Entry(start, kind, stream, sequence, at, body + _TIME.size, end)
             position = end
+
+
+def verify(file: bytes | mmap, entry: Entry) -> bool:
+    """Whether the record's body is what was written."""
+    with memoryview(file) as view:
+        return _body_checks(view, entry)
 
 
 def _body_checks(view: memoryview, entry: Entry) -> bool:

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections import deque
-from typing import NamedTuple, TypeAlias
 
 from tether.callstate import (
     Act,
@@ -31,7 +29,19 @@ from tether.callstate import (
     RemoteProtocolError,
     advance,
 )
-from tether.wire import END, HEADER_SIZE, MAX_BODY, MORE, PADDING, PIECE, Code, Decoder, Frame, Type, encode
+from tether.outbox import QUEUE, WINDOW, Outbox
+from tether.session_events import (
+    CancelReceived,
+    DataReceived,
+    ErrorReceived,
+    Event,
+    PongReceived,
+    RequestReceived,
+    ResponseReceived,
+    SessionFailed,
+    SessionStarted,
+)
+from tether.wire import END, MAX_BODY, MORE, PADDING, PIECE, Code, Decoder, Frame, Type, encode
 
 __all__ = [
     "MAX_MESSAGE",
@@ -55,11 +65,8 @@ __all__ = [
     "State",
 ]
 
-WINDOW = 256 * 1024  # credit of each half at the start
 MAX_MESSAGE = 1 << 20  # a REQUEST or RESPONSE with all its continuations
 MAX_STREAMS = 1024  # open at once
-QUEUE = 128 * 1024  # bytes a sender may queue on a stream before it should wait
-_LOW = QUEUE // 2
 _GRANT = WINDOW // 4  # consumed bytes worth a CREDIT frame
 _MAX_CREDIT = 1 << 31
 _PONG_LIMIT = 64 * 1024  # a peer that does not read gets no more answers to its pings
@@ -80,72 +87,13 @@ class State(enum.Enum):
     FAILED = "failed"  # host only: start over on a new connection
 
 
-class SessionStarted(NamedTuple):
-    """Both sides have reset; every stream of before is gone."""
-
-
-class SessionFailed(NamedTuple):
-    """The peer broke the protocol; every stream is gone. The guest waits for a reset."""
-
-    error: RemoteProtocolError
-
-
-class RequestReceived(NamedTuple):
-    stream: int
-    method: str
-    body: bytes
-
-
-class ResponseReceived(NamedTuple):
-    stream: int
-    body: bytes
-    end: bool
-
-
-class ErrorReceived(NamedTuple):
-    stream: int
-    code: int
-    message: str
-
-
-class DataReceived(NamedTuple):
-    stream: int
-    body: bytes
-    end: bool
-
-
-class CancelReceived(NamedTuple):
-    stream: int
-
-
-class PongReceived(NamedTuple):
-    body: bytes
-
-
-Event: TypeAlias = (
-    SessionStarted
-    | SessionFailed
-    | RequestReceived
-    | ResponseReceived
-    | ErrorReceived
-    | DataReceived
-    | CancelReceived
-    | PongReceived
-)
-
-
 class _Stream:
-    __slots__ = ("consumed", "credit", "ending", "granted", "phase", "queue", "queued", "waiting")
+    __slots__ = ("consumed", "granted", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.ASKED
-        self.credit = WINDOW  # we may send
         self.granted = WINDOW  # the peer may send
         self.consumed = 0  # of what it sent, not granted anew yet
-        self.queue: deque[tuple[bytes | memoryview, bool]] = deque()  # body, is it the last
-        self.queued = 0
-        self.ending = False  # our END is queued or sent
-        self.waiting = False  # in the session's line of streams that can send
 
 
 class Session:
@@ -156,18 +104,20 @@ class Session:
         self._nonce = b""
         self._streams: dict[int, _Stream] = {}
         self._last = -1 if self._host else 0  # the newest stream
-        self._control: deque[bytes] = deque()
-        self._line: deque[int] = deque()  # streams with data and credit, in turn
-        self._drained: dict[int, None] = {}
+        self._outbox = Outbox(self._sent)
         self._partial: tuple[int, int, bytearray] | None = None  # type, stream, message so far
         self._stale = 0  # bytes that may still arrive on streams we closed
-        self.backlog = 0  # bytes of queued control frames
         self.frames = 0  # good frames received
 
     @property
     def noise(self) -> int:
         """Bytes received that belonged to no good frame."""
         return self._decoder.noise
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of control frames that wait to be sent."""
+        return self._outbox.backlog
 
     # ------------------------------------------------------------ sending
 
@@ -176,8 +126,8 @@ class Session:
         if not self._host or self.state is not State.WAITING:
             raise LocalProtocolError("only a host without a session resets")
         self._nonce = nonce
-        self._put(PADDING)
-        self._put(encode(Type.RESET, nonce))
+        self._outbox.put(PADDING)
+        self._outbox.put(encode(Type.RESET, nonce))
 
     def open(self, method: str, body: bytes) -> int:
         """Host: send a REQUEST; returns its stream."""
@@ -188,13 +138,13 @@ class Session:
         name = method.encode()
         self._put_message(Type.REQUEST, self._last + 2, bytes((len(name),)) + name + body)
         self._last += 2
-        self._streams[self._last] = _Stream()
+        self._begin(self._last)
         return self._last
 
     def respond(self, stream: int, body: bytes, *, end: bool) -> None:
         """Guest: the first answer; with ``end`` also the last word."""
         known = self._own(stream)
-        if known.ending or known.queue:
+        if self._outbox.ending(stream) or self._outbox.queued(stream):
             raise LocalProtocolError("an answer behind data")
         phase = advance(known.phase, Act.RESPOND, LocalProtocolError)
         self._put_message(Type.RESPONSE, stream, body, flags=END if end else 0)
@@ -205,32 +155,22 @@ class Session:
     def fail(self, stream: int, code: int, text: str) -> None:
         """Guest: end the call with an error; data not sent yet is dropped."""
         self._own(stream)
-        self._put(encode(Type.ERROR, _U16.pack(code) + text.encode()[:_MAX_TEXT], stream=stream))
+        self._outbox.put(encode(Type.ERROR, _U16.pack(code) + text.encode()[:_MAX_TEXT], stream=stream))
         self._close(stream)
 
     def cancel(self, stream: int) -> None:
         """Host: no longer interested. What the guest has sent meanwhile is ignored."""
         known = self._own(stream)
-        self._stale += known.granted + MAX_MESSAGE
-        self._put(encode(Type.CANCEL, stream=stream))
+        self._stale += known.granted + MAX_MESSAGE + MAX_BODY  # data, an answer, an error
+        self._outbox.put(encode(Type.CANCEL, stream=stream))
         self._close(stream)
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
         """Queue data; `pull` sends it as credit allows. With ``end`` our half ends behind it."""
         known = self._own(stream)
-        if known.ending or (self._host and not known.phase.host_may_send):
+        if self._outbox.ending(stream) or (self._host and not known.phase.host_may_send):
             raise LocalProtocolError("data behind the end")
-        size = len(data)
-        if size <= MAX_BODY:
-            if size or end:
-                known.queue.append((data, end))
-        else:
-            view = memoryview(data)
-            for at in range(0, size, PIECE):
-                known.queue.append((view[at : at + PIECE], end and at + PIECE >= size))
-        known.queued += size
-        known.ending = end
-        self._line_up(stream, known)
+        self._outbox.queue(stream, data, end=end)
 
     def consume(self, stream: int, count: int) -> None:
         """So many received bytes are off our hands: the peer may send as many more. Fine after the end."""
@@ -239,68 +179,33 @@ class Session:
             return
         known.consumed += count
         if known.consumed >= _GRANT:
-            self._put(encode(Type.CREDIT, _U32.pack(known.consumed), stream=stream))
+            self._outbox.put(encode(Type.CREDIT, _U32.pack(known.consumed), stream=stream))
             known.granted += known.consumed
             known.consumed = 0
 
     def ping(self, body: bytes) -> None:
-        self._put(encode(Type.PING, body))
+        self._outbox.put(encode(Type.PING, body))
 
     def queued(self, stream: int) -> int:
         """Bytes of data waiting to be sent on a stream."""
-        known = self._streams.get(stream)
-        return known.queued if known else 0
+        return self._outbox.queued(stream)
 
     def is_open(self, stream: int) -> bool:
         return stream in self._streams
 
     def take_drained(self) -> list[int]:
         """Streams whose queue `pull` has made short, or whose last frame it took, since asked last."""
-        drained = list(self._drained)
-        self._drained.clear()
-        return drained
+        return self._outbox.take_drained()
 
     def pull(self, limit: int = MAX_BODY) -> bytes:
         """The next bytes to send: whole frames, about ``limit`` bytes, b"" if there is nothing to say.
 
         What has been pulled can no longer be overtaken, so pull little at a time.
         """
-        parts: list[bytes] = []
-        size = 0
-        while self._control:
-            if parts and size + len(self._control[0]) > limit:
-                return b"".join(parts)
-            part = self._control.popleft()
-            self.backlog -= len(part)
-            parts.append(part)
-            size += len(part)
-        while self._line:
-            stream = self._line[0]
-            known = self._streams.get(stream)
-            if known is None or not known.queue or len(known.queue[0][0]) > known.credit:
-                self._line.popleft()
-                if known is not None:
-                    known.waiting = False
-                continue
-            if parts and size + HEADER_SIZE + len(known.queue[0][0]) > limit:
-                break
-            part = self._next_data(stream, known)
-            parts.append(part)
-            size += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._outbox.pull(limit)
 
-    def _next_data(self, stream: int, known: _Stream) -> bytes:
-        """Take one frame from the stream at the head of the line and move that to the end."""
-        body, last = known.queue.popleft()
-        known.queued -= len(body)
-        known.credit -= len(body)
-        self._line.popleft()
-        if known.queue:
-            self._line.append(stream)
-        else:
-            known.waiting = False
-        if known.queued <= _LOW:
-            self._drained[stream] = None
+    def _sent(self, stream: int, last: bool) -> None:
+        known = self._streams[stream]
         if self._host:
             act = Act.HOST_END if last else Act.HOST_DATA
         else:
@@ -308,7 +213,6 @@ class Session:
         known.phase = advance(known.phase, act, LocalProtocolError)
         if known.phase is Phase.CLOSED:
             self._close(stream)
-        return encode(Type.DATA, body, stream=stream, flags=END if last else 0)
 
     def _own(self, stream: int) -> _Stream:
         try:
@@ -316,35 +220,28 @@ class Session:
         except KeyError:
             raise LocalProtocolError(f"no open call {stream}") from None
 
-    def _put(self, frame: bytes) -> None:
-        self._control.append(frame)
-        self.backlog += len(frame)
-
     def _put_message(self, type: Type, stream: int, body: bytes, *, flags: int = 0) -> None:
         if len(body) > MAX_MESSAGE:
             raise LocalProtocolError(f"a message of {len(body)} bytes; the most is {MAX_MESSAGE}")
         at = 0
         while len(body) - at > MAX_BODY:
-            self._put(encode(type, body[at : at + PIECE], stream=stream, flags=MORE))
+            self._outbox.put(encode(type, body[at : at + PIECE], stream=stream, flags=MORE))
             at += PIECE
-        self._put(encode(type, body[at:] if at else body, stream=stream, flags=flags))
+        self._outbox.put(encode(type, body[at:] if at else body, stream=stream, flags=flags))
 
-    def _line_up(self, stream: int, known: _Stream) -> None:
-        if known.queue and not known.waiting and len(known.queue[0][0]) <= known.credit:
-            known.waiting = True
-            self._line.append(stream)
+    def _begin(self, stream: int) -> None:
+        self._streams[stream] = _Stream()
+        self._outbox.open(stream)
 
     def _close(self, stream: int) -> None:
         del self._streams[stream]
+        self._outbox.close(stream)
 
     def _forget(self) -> None:
         self._streams.clear()
-        self._control.clear()
-        self._line.clear()
-        self._drained.clear()
+        self._outbox.clear()
         self._partial = None
         self._stale = 0
-        self.backlog = 0
 
     # ------------------------------------------------------------ receiving
 
@@ -380,7 +277,7 @@ class Session:
             return None
         if type == Type.PING:
             if self.backlog <= _PONG_LIMIT:
-                self._put(encode(Type.PONG, body[:8]))
+                self._outbox.put(encode(Type.PONG, body[:8]))
             return None
         if type == Type.PONG:
             return PongReceived(body)
@@ -400,9 +297,8 @@ class Session:
 
     def _reset(self, nonce: bytes) -> Event | None:
         if self._host:
-            if self.state is State.WAITING and nonce == self._nonce:
-                self._control.clear()  # repetitions that have not gone out
-                self.backlog = 0
+            if self.state is State.WAITING and self._nonce and nonce == self._nonce:
+                self._outbox.clear_control()  # repetitions that have not gone out
                 self.state = State.OPEN
                 return SessionStarted()
             if self.state is State.OPEN and nonce != self._nonce:
@@ -412,8 +308,8 @@ class Session:
             raise RemoteProtocolError("a reset without a nonce")
         self._forget()
         self._last = 0
-        self._put(PADDING)
-        self._put(encode(Type.RESET, nonce))
+        self._outbox.put(PADDING)
+        self._outbox.put(encode(Type.RESET, nonce))
         self.state = State.OPEN
         return SessionStarted()
 
@@ -457,10 +353,8 @@ class Session:
         known = self._streams.get(stream) if stream <= self._last else self._find(stream, 0)
         if known is None:
             return
-        known.credit += _U32.unpack(body)[0]
-        if known.credit > _MAX_CREDIT:
+        if self._outbox.grant(stream, _U32.unpack(body)[0]) > _MAX_CREDIT:
             raise RemoteProtocolError(f"credit without end on stream {stream}")
-        self._line_up(stream, known)
 
     def _message(self, type: Type, stream: int, flags: int, body: bytes) -> bytes | None:
         """Join continued messages; None while there is more to come."""
@@ -508,7 +402,7 @@ class Session:
         self._last = stream
         if len(self._streams) >= MAX_STREAMS:
             refusal = _U16.pack(Code.RESOURCE_EXHAUSTED) + b"too many open calls"
-            self._put(encode(Type.ERROR, refusal, stream=stream))
+            self._outbox.put(encode(Type.ERROR, refusal, stream=stream))
             return None
         size = message[0] if message else 0
         try:
@@ -517,5 +411,5 @@ class Session:
             raise RemoteProtocolError("a method's name that is not ASCII") from error
         if not size or len(message) <= size:
             raise RemoteProtocolError("a request without a method's name")
-        self._streams[stream] = _Stream()
+        self._begin(stream)
         return RequestReceived(stream, method, message[1 + size :])

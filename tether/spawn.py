@@ -31,9 +31,10 @@ __all__ = [
     "send_terminal",
 ]
 
-_OWN_PID_NAMESPACE = "/proc/1/ns/pid"
+_OWN_PID_NAMESPACE = "/proc/self/ns/pid"
 OWN_NAMESPACE = -1
 _MAX_REPORT = 4096
+_MAX_FD = 1 << 20
 
 
 class Spawned(NamedTuple):
@@ -80,12 +81,19 @@ def open_channels(*, tty: bool, stdin: bool) -> tuple[Spawned, Channels]:
 
 
 def fork_child(
-    body: Callable[[Channels], NoReturn], spawned: Spawned, channels: Channels, *, pid_namespace: int | None
+    body: Callable[[Channels], NoReturn],
+    spawned: Spawned,
+    channels: Channels,
+    *,
+    pid_namespace: int | None,
+    keep: tuple[int, ...] = (),
 ) -> Spawned:
     """Run ``body`` in a child; the child's ends are closed in the parent.
 
     Args:
         pid_namespace: descriptor of the PID namespace it is born into; None makes a new one.
+        keep: descriptors that ``body`` needs. All others are closed in the child: a copy of a pipe's
+            end, held by a child that lives long, would keep its reader waiting for the end.
     """
     own = os.open(_OWN_PID_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -96,7 +104,7 @@ def fork_child(
         try:
             pid = os.fork()
             if pid == 0:
-                _run(body, channels)
+                _run(body, channels, keep)
         finally:
             if pid_namespace != OWN_NAMESPACE:
                 linux.setns(own, linux.CLONE_NEWPID)
@@ -146,13 +154,14 @@ def send_terminal(fd: int, master: int) -> None:
     connection.detach()
 
 
-def _run(body: Callable[[Channels], NoReturn], channels: Channels) -> NoReturn:
+def _run(body: Callable[[Channels], NoReturn], channels: Channels, keep: tuple[int, ...]) -> NoReturn:
     """The child. Whatever happens, it never gets back into PID 1's code."""
     try:
         _reset_signals()
         os.dup2(channels.stdin, 0)
         os.dup2(channels.stdout, 1)
         os.dup2(channels.stderr, 2)
+        _close_all_but(sorted({0, 1, 2, channels.report, channels.terminal, *keep} - {-1}))
         body(channels)
     except Failure as failure:
         _report(channels.report, failure.code, str(failure))
@@ -160,6 +169,11 @@ def _run(body: Callable[[Channels], NoReturn], channels: Channels) -> NoReturn:
         _report(channels.report, CANNOT_START, str(error) or type(error).__name__)
     finally:
         os._exit(CANNOT_START)
+
+
+def _close_all_but(kept: list[int]) -> None:
+    for low, high in zip(kept, [*kept[1:], _MAX_FD], strict=True):
+        os.closerange(low + 1, high)
 
 
 def _report(fd: int, code: int, text: str) -> None:

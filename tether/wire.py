@@ -104,13 +104,20 @@ class Frame(NamedTuple):
 
 
 def encode(
-    type: int, body: bytes | memoryview = b"", *, stream: int = 0, flags: int = 0, magic: bytes = MAGIC
+    type: int,
+    body: bytes | memoryview = b"",
+    *,
+    stream: int = 0,
+    flags: int = 0,
+    magic: bytes = MAGIC,
+    prefix: bytes = b"",
 ) -> bytes:
-    """One frame. ``body`` is at most MAX_BODY bytes."""
-    if len(body) > MAX_BODY:
-        raise ValueError(f"a frame's body has at most {MAX_BODY} bytes, not {len(body)}")
-    head = _HEAD.pack(magic, type, flags, stream, len(body), crc32(body))
-    return b"".join((head, _CRC.pack(crc32(head)), body))
+    """One frame. ``prefix`` and ``body`` make its body, together at most MAX_BODY bytes."""
+    size = len(prefix) + len(body)
+    if size > MAX_BODY:
+        raise ValueError(f"a frame's body has at most {MAX_BODY} bytes, not {size}")
+    head = _HEAD.pack(magic, type, flags, stream, size, crc32(body, crc32(prefix)))
+    return b"".join((head, _CRC.pack(crc32(head)), prefix, body))
 
 
 def find_frame(

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.containers import names, resources
-from engine.containers.create import name_conflict
+from engine.containers.create import name_taken
 from engine.containers.hostconfig import HostConfig, refuse_fields
 from engine.containers.lifecycle import event_attributes
 from engine.context import Engine
-from engine.http import BadRequest, Conflict, Request, Response, Router, empty, json_response
+from engine.http import BadRequest, Request, Response, Router, empty, json_response
 from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 
@@ -56,7 +56,7 @@ def register(router: Router, engine: Engine) -> None:
         except PortLayerError as error:
             if error.reason != pb.NAME_IN_USE:
                 raise
-            raise await _name_taken(engine, new) from error
+            raise await name_taken(engine, new) from error
         attributes = {**event_attributes(engine, handle), "oldName": f"/{old}"}
         engine.events.publish("container", "rename", handle.id, attributes)
         return empty()
@@ -89,10 +89,3 @@ def register(router: Router, engine: Engine) -> None:
 
     router.add("POST", "/containers/{name}/rename", rename)
     router.add("POST", "/containers/{name}/update", update)
-
-
-async def _name_taken(engine: Engine, name: str) -> Conflict:
-    for other in await engine.containers.list():
-        if other.handle.spec.name == name:
-            return name_conflict(name, other.handle.id)
-    return Conflict(f'Conflict. The container name "/{name}" is already in use.')

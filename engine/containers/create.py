@@ -71,13 +71,12 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
     networks = list(
         (await engine.port.call(engine.port.networks.List, tether_pb2.Empty(), idempotent=True)).networks
     )
-    existing = await engine.containers.list()
-    if name:
-        _check_name_is_free(existing, name)
+    wanted_endpoints = wanted.NetworkingConfig.EndpointsConfig
+    links = [*host.Links, *(link for item in wanted_endpoints.values() if item for link in item.Links)]
     endpoints = networking.endpoints(
-        config, host, wanted.NetworkingConfig.EndpointsConfig, networks, link_targets(existing)
+        config, host, wanted_endpoints, networks, await link_targets(engine, links)
     )
-    plan = mounts.plan(host, config.Volumes, _lent(existing, host.VolumesFrom))
+    plan = mounts.plan(host, config.Volumes, await _lent(engine, host.VolumesFrom))
     container = secrets.token_hex(32)
     spec = translation.to_spec(
         container=container,
@@ -130,12 +129,6 @@ def check_platform(reference: str, image: ImageRecord, platform: str) -> None:
         )
 
 
-def _check_name_is_free(existing: Sequence[pb.Container], name: str) -> None:
-    for container in existing:
-        if container.handle.spec.name == name:
-            raise name_conflict(name, container.handle.id)
-
-
 def name_conflict(name: str, container: str) -> Conflict:
     return Conflict(
         f'Conflict. The container name "/{name}" is already in use by container "{container}". '
@@ -143,36 +136,23 @@ def name_conflict(name: str, container: str) -> Conflict:
     )
 
 
-def link_targets(existing: Sequence[pb.Container]) -> networking.LinkTarget:
-    """Resolves the containers that links name."""
-
-    def resolve(name: str) -> str:
-        for container in existing:
-            if name in (container.handle.spec.name, container.handle.id):
-                return container.handle.id
-        matches = [item.handle.id for item in existing if item.handle.id.startswith(name)]
-        if len(matches) != 1:
-            raise BadRequest(f"could not get container for {name}: No such container: {name}")
-        return matches[0]
-
-    return resolve
+async def link_targets(engine: Engine, links: Sequence[str]) -> networking.LinkTarget:
+    """Looks up the containers that ``links`` name, for :func:`networking.endpoint`."""
+    targets: dict[str, str] = {}
+    for name in {networking.link_name(link) for link in links}:
+        try:
+            targets[name] = (await engine.containers.find(name)).handle.id
+        except NotFound as error:  # a 404 from create means "no such image" to clients: they would pull
+            raise BadRequest(f"could not get container for {name}: {error.message}") from error
+    return targets.__getitem__
 
 
-def _lent(existing: Sequence[pb.Container], specifications: Sequence[str]) -> list[mounts.MountPlan]:
+async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.MountPlan]:
     """The mounts of the containers named by VolumesFrom."""
     result: list[mounts.MountPlan] = []
     for text in specifications:
         reference, read_only = mounts.check_volumes_from(text)
-        lender = next(
-            (
-                item.handle
-                for item in existing
-                if reference.lstrip("/") == item.handle.spec.name or item.handle.id.startswith(reference)
-            ),
-            None,
-        )
-        if lender is None:
-            raise NotFound(f"No such container: {reference}")
+        lender = (await engine.containers.find(reference)).handle
         result += [
             mounts.MountPlan(
                 destination=mount.destination,
@@ -203,7 +183,7 @@ async def _realise(
             engine.port.volumes.Create,
             pb.Volume(
                 name=name,
-                driver="local",
+                driver=item.driver,
                 labels={**item.labels, **({} if item.volume else {"com.docker.volume.anonymous": ""})},
                 options=item.options,
                 anonymous=not item.volume,
@@ -222,6 +202,15 @@ async def _realise(
         )
     )
     return mounts.shown(item, name=volume.name, source=volume.path, driver=volume.driver)
+
+
+async def name_taken(engine: Engine, name: str) -> Conflict:
+    """The error for a name that the port layer calls taken."""
+    try:
+        owner = (await engine.containers.find(name)).handle
+    except NotFound:  # gone again meanwhile
+        owner = pb.Handle()
+    return name_conflict(name, owner.id)
 
 
 async def _unmake(engine: Engine, volumes: Sequence[str]) -> None:
@@ -245,8 +234,7 @@ async def _commit(engine: Engine, container: str, spec: pb.ContainerSpec) -> Non
             if error.reason != pb.NAME_IN_USE:
                 raise
             if given:
-                _check_name_is_free(await engine.containers.list(), given)
-                raise Conflict(f'Conflict. The container name "/{given}" is already in use.') from error
+                raise await name_taken(engine, given) from error
         else:
             engine.containers.note(handle)
             return

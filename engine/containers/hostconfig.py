@@ -173,6 +173,8 @@ class HostConfig(WireModel):
     ReadonlyPaths: Texts | None = None
 
 
+VOLUME_DRIVERS = ("local", "vsphere")  # two names of one store
+
 _OWN_VM = "every container is its own virtual machine"
 _NO_HOST_DEVICES = "a container VM has no devices of the host"
 _WINDOWS = "only Windows containers have it"
@@ -205,7 +207,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "PidMode": ((), "--pid", _OWN_VM),
     "UTSMode": ((), "--uts", _OWN_VM),
     "UsernsMode": (("host",), "--userns", _OWN_VM),
-    "VolumeDriver": (("local",), "--volume-driver", "the only volume driver is local"),
+    "VolumeDriver": (VOLUME_DRIVERS, "--volume-driver", "the volume drivers are local and vsphere"),
     "Runtime": (("mooring",), "--runtime", "the only runtime is mooring"),
 }
 

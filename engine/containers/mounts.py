@@ -10,10 +10,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.containers.hostconfig import HostConfig, Mount, TmpfsSpec
+from engine.containers.hostconfig import VOLUME_DRIVERS, HostConfig, Mount, TmpfsSpec
 from engine.http import BadRequest, Unsupported
 from tether import tether_pb2
 
@@ -48,6 +48,7 @@ class MountPlan:
     subpath: str = ""
     mode: str = ""  # as given, shown again by inspect
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = VOLUME_DRIVERS[0]
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -82,8 +83,9 @@ def plan(host: HostConfig, image_and_user_volumes: Iterable[str], lent: Iterable
         taken.add(destination)
         mounts.pop(destination, None)
 
+    default_driver = host.VolumeDriver or VOLUME_DRIVERS[0]
     for text in host.Binds:
-        bind = _parse_bind(text)
+        bind = replace(_parse_bind(text), driver=default_driver)
         take(bind.destination)
         mounts[bind.destination] = bind
     for mount in host.Mounts:
@@ -104,7 +106,7 @@ def plan(host: HostConfig, image_and_user_volumes: Iterable[str], lent: Iterable
     for target in image_and_user_volumes:
         destination = _destination(target)
         if destination not in mounts and destination not in tmpfs:
-            mounts[destination] = MountPlan(destination=destination)
+            mounts[destination] = MountPlan(destination=destination, driver=default_driver)
     return Plan(volumes=list(mounts.values()), tmpfs=list(tmpfs.values()))
 
 
@@ -195,8 +197,8 @@ def _volume_mount(mount: Mount) -> MountPlan:
                 'invalid mount config for type "volume": subpath must be a relative path within the volume'
             )
     driver = options.DriverConfig if options else None
-    if driver and driver.Name not in ("", "local"):
-        raise Unsupported(f"volume driver {driver.Name} is not supported: the only volume driver is local")
+    if driver and driver.Name not in ("", *VOLUME_DRIVERS):
+        raise Unsupported(f"volume driver {driver.Name} is not supported: use local or vsphere")
     return MountPlan(
         destination=_destination(mount.Target),
         volume=_volume_name(mount.Source) if mount.Source else "",
@@ -204,6 +206,7 @@ def _volume_mount(mount: Mount) -> MountPlan:
         no_copy=bool(options and options.NoCopy),
         subpath=subpath,
         labels=options.Labels if options else {},
+        driver=(driver.Name if driver else "") or VOLUME_DRIVERS[0],
         options=driver.Options if driver else {},
     )
 

@@ -165,11 +165,15 @@ def _mac(text: str) -> str:
     return text.lower().replace("-", ":")
 
 
+def link_name(text: str) -> str:
+    """The container that a link names."""
+    return text.partition(":")[0].lstrip("/")
+
+
 def _link(text: str, link_target: LinkTarget) -> str:
     """ "container", "container:alias", and the spelling "/container:/us/alias" that inspect shows."""
-    name, _, alias = text.partition(":")
-    name = name.lstrip("/")
-    alias = alias.rpartition("/")[2] or name
+    name = link_name(text)
+    alias = text.partition(":")[2].rpartition("/")[2] or name
     if not name or ":" in alias:
         raise BadRequest(f"bad format for links: {text}")
     return f"{link_target(name)}:{alias}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 MAX_PORTS = 4096
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 
-_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -52,8 +53,13 @@ def parse_port(text: str) -> list[Port]:
     return [Port(n, protocol) for n in range(start, end + 1)]
 
 
-def parse_exposed(exposed: Iterable[str]) -> list[Port]:
-    return sorted({port for text in exposed for port in parse_port(text)})
+def parse_exposed(exposed: Iterable[str]) -> Sequence[Port]:
+    return _parse_exposed(tuple(exposed))
+
+
+@functools.lru_cache(maxsize=4096)  # containers of one image expose the same ports
+def _parse_exposed(exposed: tuple[str, ...]) -> tuple[Port, ...]:
+    return tuple(sorted({port for text in exposed for port in parse_port(text)}))
 
 
 def bindings_to_spec(
@@ -117,25 +123,21 @@ def port_summaries(
 ) -> list[dict[str, Any]]:
     """The Ports of ``docker ps``."""
     result: list[dict[str, Any]] = []
-    bound: set[Port] = set()
+    bound: set[tuple[int, str]] = set()
     for binding in published:
-        bound.add(Port(binding.container_port, binding.protocol))
+        private, protocol = binding.container_port, binding.protocol
+        bound.add((private, protocol))
+        public = binding.assigned_port or binding.host_port
         for address in _addresses(binding, ipv6=ipv6):
-            result.append(
-                {
-                    "IP": address,
-                    "PrivatePort": binding.container_port,
-                    "PublicPort": binding.assigned_port or binding.host_port,
-                    "Type": binding.protocol,
-                }
-            )
+            result.append({"IP": address, "PrivatePort": private, "PublicPort": public, "Type": protocol})
     for port in parse_exposed(exposed):
-        if port not in bound:
+        if (port.number, port.protocol) not in bound:
             result.append({"PrivatePort": port.number, "Type": port.protocol})
     return result
 
 
 def _addresses(binding: pb.PortBinding, *, ipv6: bool) -> list[str]:
-    if binding.host_ip:
-        return [binding.host_ip]
+    host_ip = binding.host_ip
+    if host_ip:
+        return [host_ip]
     return [EVERYWHERE, "::"] if ipv6 else [EVERYWHERE]

@@ -12,17 +12,20 @@ from tether import tether_pb2
 __all__ = ["merge_update", "overlay", "restart_policy", "rlimits", "to_resources", "validate"]
 
 MINIMUM_MEMORY = 6 << 20
+MAXIMUM_MEMORY = 1 << 60
 _NO_LIMIT = (1 << 64) - 1
 _RLIMITS = frozenset(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
-_CPUSET = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
+_CPUSET = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 
 
 def validate(host: HostConfig) -> None:
     """dockerd's checks, with its words."""
     if host.Memory and host.Memory < MINIMUM_MEMORY:
         raise BadRequest("Minimum memory limit allowed is 6MB")
+    if host.Memory > MAXIMUM_MEMORY:
+        raise BadRequest(f"invalid memory limit {host.Memory}: more than any machine has")
     if host.MemorySwap > 0 and not host.Memory:
         raise BadRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host.Memory and host.MemorySwap > 0 and host.MemorySwap < host.Memory:

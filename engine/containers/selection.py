@@ -93,9 +93,12 @@ class Selection:
         return result
 
     def wants(self, container: pb.Container, document: Document) -> bool:
-        filters, spec, state = self.filters, container.handle.spec, container.state
+        filters, state = self.filters, container.state
         if not self.all and not status.is_running(state):
             return False
+        if not filters:
+            return True
+        spec = container.handle.spec
         return (
             filters.fuzzy("name", (spec.name, f"/{spec.name}"))
             and filters.prefix("id", container.handle.id)

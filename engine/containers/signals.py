@@ -9,13 +9,13 @@ from engine.http import BadRequest
 __all__ = ["SIGNALS", "parse_signal"]
 
 _ORDER = (
-    "HUP INT QUIT TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP "
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP "
     "TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
 )
 SIGNALS = {name: number for number, name in enumerate(_ORDER.split(), start=1)}
 SIGNALS |= {"IOT": 6, "CLD": 17, "POLL": 29}
 
-_REALTIME = re.compile(r"RT(MIN(?:\+(\d{1,2}))?|MAX(?:-(\d{1,2}))?)")
+_REALTIME = re.compile(r"RT(MIN(?:\+([0-9]{1,2}))?|MAX(?:-([0-9]{1,2}))?)")
 _RTMIN, _RTMAX = 34, 64
 
 

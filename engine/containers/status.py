@@ -7,23 +7,26 @@ from tether import tether_pb2
 
 __all__ = ["health_name", "human_duration", "is_running", "state_name", "status_line"]
 
-Status = pb.ContainerState.Status
-Health = tether_pb2.HealthEvent.Status
+State = pb.ContainerState
+Health = tether_pb2.HealthEvent
 
 _SECOND = 1_000_000_000
 _NAMES = {
-    Status.UNKNOWN: "dead",
-    Status.CREATED: "created",
-    Status.STARTING: "created",
-    Status.RUNNING: "running",
-    Status.PAUSED: "paused",
-    Status.STOPPING: "running",
-    Status.EXITED: "exited",
-    Status.RESTARTING: "restarting",
-    Status.REMOVING: "removing",
-    Status.DEAD: "dead",
+    State.UNKNOWN: "dead",
+    State.CREATED: "created",
+    State.STARTING: "created",
+    State.RUNNING: "running",
+    State.PAUSED: "paused",
+    State.STOPPING: "running",
+    State.EXITED: "exited",
+    State.RESTARTING: "restarting",
+    State.REMOVING: "removing",
+    State.DEAD: "dead",
 }
-_RUNNING = (Status.RUNNING, Status.PAUSED, Status.STOPPING, Status.RESTARTING)
+# looked up once: a thousand containers are listed at a time
+_STARTING = State.STARTING
+_NO_HEALTH, _HEALTH_STARTING = Health.NONE, Health.STARTING
+_RUNNING = frozenset((State.RUNNING, State.PAUSED, State.STOPPING, State.RESTARTING))
 _HEALTH = {
     Health.NONE: "none",
     Health.STARTING: "starting",
@@ -34,9 +37,10 @@ _HEALTH = {
 
 def state_name(state: pb.ContainerState) -> str:
     """One of Docker's seven. A container that is starting again shows as it was: exited."""
-    if state.status == Status.STARTING and state.finished_at:
+    status = state.status
+    if status == _STARTING and state.finished_at:
         return "exited"
-    return _NAMES.get(state.status, "dead")
+    return _NAMES.get(status, "dead")
 
 
 def is_running(state: pb.ContainerState) -> bool:
@@ -57,9 +61,10 @@ def status_line(state: pb.ContainerState, now_ns: int) -> str:
         up = f"Up {human_duration(now_ns - state.started_at)}"
         if name == "paused":
             return f"{up} (Paused)"
-        if state.health == Health.STARTING:
+        health = state.health
+        if health == _HEALTH_STARTING:
             return f"{up} (health: starting)"
-        return f"{up} ({health_name(state)})" if state.health != Health.NONE else up
+        return f"{up} ({health_name(state)})" if health != _NO_HEALTH else up
     if name == "removing":
         return "Removal In Progress"
     if name == "dead":

@@ -28,6 +28,7 @@ def summary(
     """``image`` replaces the image's name (when the name now means another image)."""
     handle, state = container.handle, container.state
     spec = handle.spec
+    endpoints = spec.endpoints
     running = status.is_running(state)
     result: dict[str, Any] = {
         "Id": handle.id,
@@ -37,7 +38,7 @@ def summary(
         "Command": shown_command(spec.process.argv),
         "Created": spec.created_at // SECOND,
         "Ports": port_summaries(
-            spec.ports, document.exposed, ipv6=any(item.assigned_ipv6 for item in spec.endpoints)
+            spec.ports, document.exposed, ipv6=any(item.assigned_ipv6 for item in endpoints)
         )
         if running
         else [],
@@ -50,7 +51,7 @@ def summary(
                 network_name(endpoint, networks): endpoint_settings(
                     endpoint, container=handle.id, name=spec.name, running=running, version=version
                 )
-                for endpoint in spec.endpoints
+                for endpoint in endpoints
             }
         },
         "Mounts": document.mounts,

@@ -54,7 +54,7 @@ DEFAULT_SHM = 64 << 20
 MINIMUM_HEALTH_NS = 1_000_000
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,252}[a-zA-Z0-9])?")
-_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))?\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _SYSCTL = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_./:-]*")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ IDLE_SECONDS = 300.0
 DISCARD_BYTES = 1 << 20
 DISCARD_SECONDS = 5.0
 
+_SLASHES = re.compile("//+")  # some clients say "/web" for a container's name
 _MIGHT_SWITCH = vars(h11)["MIGHT_SWITCH_PROTOCOL"]  # exported, but not declared so
 
 
@@ -158,7 +160,7 @@ class Connection:
 
     async def _call_handler(self, method: str, target: str, head: h11.Request) -> Response:
         raw_path, _, raw_query = target.partition("?")
-        version, path = negotiate(unquote(raw_path))
+        version, path = negotiate(_SLASHES.sub("/", unquote(raw_path)))
         headers: dict[str, str] = {}
         for raw_name, raw_value in head.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")

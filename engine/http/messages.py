@@ -10,6 +10,7 @@ session is over.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,8 @@ __all__ = ["HIJACKED", "Query", "Request", "Response", "empty", "json_response",
 
 MAX_JSON_BYTES = 8 << 20
 MAX_QUERY_FIELDS = 1000
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
@@ -56,10 +59,9 @@ class Query:
         text = self.text(name)
         if not text:
             return default
-        try:
-            value = int(text)
-        except ValueError:
-            raise BadRequest(f"invalid value {text!r} for query parameter {name}: not a number") from None
+        if not _INTEGER.fullmatch(text):
+            raise BadRequest(f"invalid value {text!r} for query parameter {name}: not a number")
+        value = int(text)
         if not -(1 << 63) <= value < 1 << 63:
             raise BadRequest(f"invalid value {text!r} for query parameter {name}: out of range")
         return value

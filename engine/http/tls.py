@@ -28,6 +28,7 @@ def server_context(*, cert: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
     """TLS 1.2 or newer; with ``ca``, clients must show a certificate it signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # a cut must not pass for the end of input
     context.load_cert_chain(cert, key)
     if ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED

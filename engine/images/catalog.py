@@ -104,7 +104,8 @@ class Catalog:
     async def _load(self) -> ImageIndex:
         index = ImageIndex()
         whole = True
-        for item in await self._stored(IMAGES):
+        images = [item for digit in "0123456789abcdef" for item in await self._stored(IMAGES + digit)]
+        for item in images:  # in parts, because one message has a limit and configurations may be large
             try:
                 index.add(decode_image(item.key, item.value))
             except BadDocument as error:

@@ -24,6 +24,7 @@ class LayerPool:
         self._port = port
         self._held: Counter[str] = Counter()
         self._lock = asyncio.Lock()
+        self.left_behind = False  # a hint: some layer was only kept for a container
 
     async def present(self) -> dict[str, pb.Layer]:
         reply = await self._port.call(self._port.layers.List, tether_pb2.Empty(), idempotent=True)
@@ -71,12 +72,14 @@ class LayerPool:
                 except PortLayerError as error:
                     if error.reason not in (pb.LAYER_IN_USE, pb.NO_SUCH_LAYER):
                         raise
+                    self.left_behind |= error.reason == pb.LAYER_IN_USE
                 else:
                     removed.append(chain_id)
         return removed
 
     async def sweep(self, used: Callable[[], Mapping[str, int]]) -> list[str]:
         """Remove every layer that no image has: left by a pull or a removal that was cut short."""
+        self.left_behind = False
         return await self.remove_unused(_children_first(await self.present()), used)
 
 

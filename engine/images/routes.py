@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from engine.context import Engine
 from engine.filters import Filters
 from engine.http import BadRequest, Request, Response, Router, Unsupported, empty, json_response
 from engine.images import exchange
@@ -24,12 +23,11 @@ _LIST_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", 
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 
 
-def register(router: Router, engine: Engine, service: ImageService) -> None:
-    """Add the routes. `service` is what `engine.images` is."""
+def register(router: Router, service: ImageService) -> None:
     routes = _Routes(service)
     router.add("GET", "/images/json", routes.images)
     router.add("POST", "/images/prune", routes.prune)
-    exchange.register(router, service, engine.config.registry)
+    exchange.register(router, service)
     router.add("GET", "/images/{name...}/json", routes.inspect)
     router.add("GET", "/images/{name...}/history", routes.history)
     router.add("POST", "/images/{name...}/tag", routes.tag)
@@ -53,13 +51,12 @@ class _Routes:
         if query.flag("manifests") and request.version >= (1, 47):
             raise Unsupported("listing an image's manifests is not supported: only one platform is kept")
         index = await self._service.catalog.index()
-        wanted = [*filters["reference"], *([old] if old else [])]
+        patterns = [pattern(item) for item in (*filters["reference"], *([old] if old else []))]
         counts = index.layers() if query.flag("shared-size") else None
         rows = []
         for image in _selected(index, filters, list(index)):
             tags, digests = index.tags(image.id), index.digests(image.id)
-            if wanted:
-                patterns = [pattern(item) for item in wanted]
+            if patterns:
                 tags = [name for name in tags if any(matches(item, name) for item in patterns)]
                 digests = [name for name in digests if any(matches(item, name) for item in patterns)]
                 if not tags and not digests:

@@ -59,15 +59,20 @@ class ImageService:
         self.loader = Loader(self.catalog, self.layers, spool)
 
     async def open(self) -> None:
-        """Load the index as soon as the port layer answers; calls before that load it themselves."""
+        """Load the index as soon as the port layer answers, then keep house; runs until cancelled."""
+        loaded = False
         while True:
-            try:
-                await self.catalog.index()
-            except PortLayerError as error:
-                logger.warning("images are not loaded yet: %s", error)
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return
+            with self.events.subscribe() as events:
+                try:
+                    if not loaded:
+                        await self.catalog.index()
+                        loaded = True
+                    while (event := await events.next()) is not None:
+                        if (event.kind, event.action) == ("container", "destroy") and self.layers.left_behind:
+                            await self.catalog.sweep()
+                except PortLayerError as error:
+                    logger.warning("cannot keep house among the images: %s", error)
+                    await asyncio.sleep(_RETRY_SECONDS)
 
     async def close(self) -> None:
         await self.transport.close()

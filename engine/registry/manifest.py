@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MANIFEST_LIMIT = 4 << 20
-CONFIG_LIMIT = 4 << 20
+CONFIG_LIMIT = 1 << 20  # tens of kilobytes are usual; all of them are listed at start
 _LAYER_LIMIT = 127
 _ENTRY_LIMIT = 1000
 

@@ -69,7 +69,8 @@ class TetherChannel:
     async def _run(self) -> None:
         delay = self._timing.retry_first
         clock = asyncio.get_running_loop().time
-        while True:
+        # A loss that coincides with close() can swallow the cancellation: so look at the state, too.
+        while self._state is _State.RUNNING:
             began = clock()
             reason = await self._one_connection()
             if clock() - began > self._timing.settled:

@@ -47,7 +47,7 @@ class Timing:
     handshake: float = 60  # for the answer to a reset: guests boot meanwhile
     connect: float = 10
     retry_first: float = 0.05
-    retry_most: float = 5
+    retry_most: float = 2
     settled: float = 10  # a session that lasted so long was none of the guest's tricks
 
 

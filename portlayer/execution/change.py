@@ -22,7 +22,7 @@ from portlayer.execution.create import allocate_endpoints
 from portlayer.execution.guest import ask
 from portlayer.execution.house import House
 from portlayer.execution.record import Record
-from portlayer.execution.sizing import GUEST_OVERHEAD_MIB, guest_size
+from portlayer.execution.sizing import guest_size, largest_limit
 from portlayer.execution.states import Status, require
 from portlayer.execution.validate import check_change, check_handle, check_spec
 from portlayer.hypervisor.base import Nic
@@ -41,7 +41,6 @@ __all__ = ["Changer"]
 
 log = logging.getLogger(__name__)
 _CHANGEABLE = (Status.CREATED, Status.EXITED, Status.RUNNING, Status.RESTARTING)
-_MIB = 1 << 20
 
 
 class Changer:
@@ -73,8 +72,7 @@ class Changer:
                 )
             async with AsyncExitStack() as undo:
                 self._claim_name(container, spec, undo)
-                for mount in spec.mounts:
-                    self._house.rooms.volumes.get(mount.volume)
+                self._house.require_volumes(container, spec)
                 record = replace(before, spec=spec).with_state(revision=before.state.revision + 1)
                 if live and (gone or new):
                     await self._replug(container, record, gone, new, undo)
@@ -219,7 +217,7 @@ class Changer:
         assert container.vm is not None
         config = container.vm.config
         wanted = guest_size(resources, self._house.config.defaults)
-        limit = (config.memory_mib - GUEST_OVERHEAD_MIB) * _MIB
+        limit = largest_limit(config.memory_mib)
         if resources.memory and resources.memory > limit:
             raise PortLayerError(
                 Reason.NOT_SUPPORTED,

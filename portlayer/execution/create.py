@@ -66,8 +66,7 @@ class Creator:
         async with AsyncExitStack() as undo:
             house.registry.reserve(container)
             undo.callback(house.registry.abandon, container)
-            for mount in spec.mounts:
-                house.rooms.volumes.get(mount.volume)
+            house.require_volumes(container, spec)
             if spec.layer:
                 house.rooms.images.get(spec.layer)
             undo.callback(house.rooms.network.release, container.id)

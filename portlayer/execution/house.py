@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -21,8 +22,9 @@ from portlayer.execution.record import Record
 from portlayer.execution.registry import Registry
 from portlayer.execution.rooms import Rooms
 from portlayer.hypervisor.base import ConcurrentAccess, Disk, VmConfig
+from portlayer.journal.reader import JournalReader
 from portlayer.journal.watcher import JournalWatcher
-from portlayer.portlayer_pb2 import ContainerEvent, Reason
+from portlayer.portlayer_pb2 import ContainerEvent, ContainerSpec, Reason
 from vch.config import VchConfig
 
 __all__ = ["Clock", "House", "SystemClock", "Timeouts"]
@@ -65,6 +67,7 @@ class House:
     watcher: JournalWatcher
     clock: Clock = field(default_factory=SystemClock)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    _readers: dict[str, set[JournalReader]] = field(default_factory=dict)
     _operations: set[asyncio.Task[Any]] = field(default_factory=set)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -84,8 +87,35 @@ class House:
             raise PortLayerError(Reason.VERSION_CONFLICT, str(error)) from error
         container.record = record
 
+    @contextmanager
+    def reading(self, container: Container, reader: JournalReader) -> Iterator[None]:
+        """While somebody reads a journal, rotation takes nothing from him."""
+        readers = self._readers.setdefault(container.id, set())
+        readers.add(reader)
+        try:
+            yield
+        finally:
+            readers.discard(reader)
+            if not readers:
+                self._readers.pop(container.id, None)
+
+    async def rotate_journal(self, container: Container, keep: int) -> None:
+        for reader in self._readers.get(container.id, ()):
+            reader.hold()
+        await self.rooms.hypervisor.rotate_journal(container.id, keep=keep)
+
     async def refresh(self, container: Container) -> None:
         container.vm = await self.rooms.hypervisor.get(container.id)
+
+    def require_volumes(self, container: Container, spec: ContainerSpec) -> None:
+        """Every volume of ``spec`` exists and stays.
+
+        Raises:
+            PortLayerError: NO_SUCH_VOLUME
+        """
+        self.registry.check_volumes_stay(container, spec.mounts)
+        for mount in spec.mounts:
+            self.rooms.volumes.get(mount.volume)
 
     def vm_disks(self, container: Container) -> Sequence[Disk]:
         """Root disk first, then each volume once."""

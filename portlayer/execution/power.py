@@ -96,7 +96,7 @@ class Power:
             run = self._current(container)
             run.restart_cancelled = True
             await self._mark_manual(container)
-            await self._wake(container, run)
+            await self._wake(container)
             container.move(Status.STOPPING)
         limit = None if timeout < 0 else float(timeout)
         await self._ask_to_end(container, run, signal, limit)
@@ -148,8 +148,7 @@ class Power:
     async def kill(self, container: Container, *, signal: int) -> None:
         """Send a signal; SIGKILL (or 0) returns when the container has ended."""
         signal = _check_signal(signal or _SIGKILL)
-        if container.status is Status.STARTING and signal == _SIGKILL:
-            await self._kill_starting(container)
+        if signal == _SIGKILL and await self._kill_starting(container):
             return
         await self._past_starting(container)
         async with container.lock:
@@ -164,7 +163,7 @@ class Power:
                 run.restart_cancelled = True
             await self._mark_manual(container)
             if signal == _SIGKILL:
-                await self._wake(container, run)
+                await self._wake(container)
         if signal == _SIGKILL:
             await self._kill(container, run)
             return
@@ -174,19 +173,19 @@ class Power:
             raise guest_error(container, "kill", error, not_found=Reason.NOT_RUNNING) from error
         self._house.announce(container, ContainerEvent.KILLED, signal=signal)
 
-    async def _kill_starting(self, container: Container) -> None:
-        """It may hang in its boot: no use in talking to it."""
-        run = container.run
-        if run is None:  # still being prepared: wait for the power
-            async with container.lock:
-                run = container.run
-            if run is None:
-                require(container.name, "kill", container.status, _RUNS)
-                return
+    async def _kill_starting(self, container: Container) -> bool:
+        """A guest that may hang in its boot is not asked. False when it is not in its boot."""
+        if container.status is not Status.STARTING:
+            return False
+        async with container.lock:  # the power is on, or the start has failed
+            run = container.run
+        if run is None or run.begun:
+            return False
         run.killed = run.restart_cancelled = True
         self._house.announce(container, ContainerEvent.KILLED, signal=_SIGKILL)
         await self.supervisor.cut(container, run, "killed while it was starting")
         await run.ended.wait()
+        return True
 
     async def _kill(self, container: Container, run: Run) -> None:
         run.killed = True
@@ -205,7 +204,10 @@ class Power:
     async def pause(self, container: Container) -> None:
         async with container.lock:
             require(container.name, "pause", container.status, (Status.RUNNING,))
-            await self._house.rooms.hypervisor.suspend(container.id)
+            try:
+                await self._house.rooms.hypervisor.suspend(container.id)
+            except InvalidState as error:
+                raise self._just_ended(container) from error
             container.move(Status.PAUSED)
         self._house.announce(container, ContainerEvent.PAUSED)
 
@@ -217,19 +219,22 @@ class Power:
                     f"cannot unpause container {container.name}: it is {container.status.word}, not paused",
                 )
             run = self._current(container)
-            await self._wake(container, run)
+            await self._wake(container)
         self._house.announce(container, ContainerEvent.UNPAUSED)
         await self._set_clock(container, run)
 
-    async def _wake(self, container: Container, run: Run) -> None:
-        """Under the lock: a paused VM runs again (or has just died: then it is over anyway)."""
+    async def _wake(self, container: Container) -> None:
+        """Under the lock: a paused VM runs again.
+
+        Raises:
+            PortLayerError: NOT_RUNNING: it has just died, and will be settled.
+        """
         if container.status is not Status.PAUSED:
             return
         try:
             await self._house.rooms.hypervisor.resume(container.id)
-        except InvalidState:
-            if not run.off.is_set():
-                raise
+        except InvalidState as error:
+            raise self._just_ended(container) from error
         container.move(Status.RUNNING)
 
     async def _set_clock(self, container: Container, run: Run) -> None:
@@ -252,8 +257,11 @@ class Power:
 
     def _current(self, container: Container) -> Run:
         if container.run is None:
-            raise PortLayerError(Reason.NOT_RUNNING, f"container {container.name} has just ended")
+            raise self._just_ended(container)
         return container.run
+
+    def _just_ended(self, container: Container) -> PortLayerError:
+        return PortLayerError(Reason.NOT_RUNNING, f"container {container.name} has just ended")
 
     async def _past_starting(self, container: Container) -> None:
         """Wait until a start under way has succeeded or failed."""

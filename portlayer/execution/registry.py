@@ -8,13 +8,14 @@ it is listed only once it is durable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from portlayer.errors import PortLayerError
 from portlayer.execution.boot import read_only_volumes
 from portlayer.execution.container import Container
 from portlayer.execution.sizing import GuestSize, guest_size
-from portlayer.portlayer_pb2 import Reason
+from portlayer.portlayer_pb2 import Reason, VolumeMount
 from vch.config import VchConfig
 
 __all__ = ["Registry"]
@@ -26,6 +27,7 @@ class Registry:
         self._containers: dict[str, Container] = {}
         self._creating: dict[str, Container] = {}
         self._names: dict[str, str] = {}  # name -> container ID
+        self._doomed: set[str] = set()  # volumes whose removal is under way
         self._offline: dict[str, set[str]] = {}  # volume -> containers whose disks are open on the host
 
     # -- look up
@@ -98,6 +100,30 @@ class Registry:
             for container in self._everyone()
             if any(mount.volume == volume for mount in container.spec.mounts)
         ]
+
+    @contextmanager
+    def removing_volume(self, volume: str) -> Iterator[None]:
+        """Around a volume's removal: nobody uses it, and nobody can begin to.
+
+        Raises:
+            PortLayerError: VOLUME_IN_USE
+        """
+        users = self.volume_users(volume)
+        if users:
+            raise PortLayerError(Reason.VOLUME_IN_USE, f"volume is in use - [{', '.join(users[:20])}]")
+        self._doomed.add(volume)
+        try:
+            yield
+        finally:
+            self._doomed.discard(volume)
+
+    def check_volumes_stay(self, container: Container, mounts: Iterable[VolumeMount]) -> None:
+        for mount in mounts:
+            if mount.volume in self._doomed:
+                raise PortLayerError(
+                    Reason.NO_SUCH_VOLUME,
+                    f"container {container.name}: volume {mount.volume} is being removed",
+                )
 
     def layers_in_use(self) -> set[str]:
         return {container.spec.layer for container in self._everyone() if container.spec.layer}

@@ -57,11 +57,14 @@ class Remover:
                 raise
 
     async def _end(self, container: Container) -> None:
+        run = container.run
         try:
             await self._power.end(container)
         except PortLayerError as error:
-            if error.reason != Reason.NOT_RUNNING:  # it ended by itself meanwhile: all the better
+            if error.reason != Reason.NOT_RUNNING:
                 raise
+            if run is not None:  # it ended by itself meanwhile: all the better, once it is settled
+                await run.ended.wait()
 
     async def finish(self, container: Container) -> None:
         """All that follows the durable intent; repeatable."""

@@ -87,7 +87,10 @@ class Settler:
         if report is None:
             mark = container.record.state.mark
             journal = self._house.rooms.hypervisor.journal(container.id)
-            report = await asyncio.to_thread(ending, journal, mark.inode, mark.size)
+            try:
+                report = await asyncio.to_thread(ending, journal, mark.inode, mark.size)
+            except OSError:
+                log.exception("container %s: its journal cannot be read", container.id[:12])
             run.report = report
         now = self._house.clock.now()
         if report is not None and report.state == MainState.EXITED:

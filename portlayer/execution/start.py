@@ -132,7 +132,7 @@ class Starter:
             return
         _, size = await asyncio.to_thread(journal_end, hypervisor.journal(container.id))
         if size > limit.max_bytes:
-            await hypervisor.rotate_journal(container.id, keep=limit.keep)
+            await self._house.rotate_journal(container, limit.keep)
 
     async def _unsave(self, container: Container, before: Record) -> None:
         if container.record.intent is Intent.RUNNING:

@@ -64,6 +64,7 @@ class Supervisor:
         run.supervisor = asyncio.create_task(
             self._supervise(container, run), name=f"container {container.id[:12]}"
         )
+        run.supervisor.add_done_callback(_complain)
 
     # -- power events
     async def _dispatch(self, events: AsyncIterator[VmEvent]) -> None:
@@ -197,6 +198,8 @@ class Supervisor:
         if not run.off.is_set():
             run.cut = run.cut or why
             run.console = await self._console(container)
+            if run.off.is_set() or container.run is not run:
+                return  # it went by itself meanwhile: the VM may have its next run already
             log.warning("container %s: cutting its power: %s", container.id[:12], why)
             await self._house.rooms.hypervisor.power_off(container.id)
 
@@ -212,14 +215,14 @@ class Supervisor:
         limit = rotation_limit(container.spec.log)
         if limit is None:
             return
-        hypervisor = self._house.rooms.hypervisor
 
         async def rotate(keep: int) -> None:
             async with container.lock:
                 await self._unmark(container)
-                await hypervisor.rotate_journal(container.id, keep=keep)
+                await self._house.rotate_journal(container, keep)
 
-        await keep_rotated(self._house.watcher, hypervisor.journal(container.id), limit, rotate)
+        journal = self._house.rooms.hypervisor.journal(container.id)
+        await keep_rotated(self._house.watcher, journal, limit, rotate)
 
     async def _unmark(self, container: Container) -> None:
         """Before the first rotation: the new live file belongs to this run from its first byte."""
@@ -265,3 +268,9 @@ class Supervisor:
     def _health(self, container: Container, event: HealthEvent, *, news: bool) -> None:
         if container.health.take(event) and news:
             self._house.announce(container, ContainerEvent.HEALTH)
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    """A run whose watch fails would stay as it is until the next start-up: say so loudly."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s is not watched any more", task.get_name(), exc_info=error)

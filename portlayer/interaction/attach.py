@@ -61,6 +61,7 @@ async def attach(
         end = snapshot.end
         reader = JournalReader(snapshot, snapshot.start if opening.from_start else end)
         stack.callback(reader.close)
+        stack.enter_context(house.reading(container, reader))
         if opening.stdin:
             writer = asyncio.create_task(_copy_input(pumps, container, inputs))
             stack.callback(writer.cancel)

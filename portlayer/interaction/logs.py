@@ -46,6 +46,7 @@ async def read_logs(house: House, container: Container, request: LogsRequest) ->
         tail = await _tail_start(snapshot, request.tail, streams)
         reader = JournalReader(snapshot, tail.position)
         stack.callback(reader.close)
+        stack.enter_context(house.reading(container, reader))
         shaper = Shaper(
             streams=streams, lines=request.lines, since=request.since, until=request.until, tail=tail
         )

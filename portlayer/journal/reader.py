@@ -2,9 +2,11 @@
 
 The invariant: every byte the guest wrote after the starting position is seen
 once and in order, whatever is renamed meanwhile. Files are held open, so a
-rotation or removal takes nothing away from a reader that is on its way. A file
-is finished only when its successor has bytes: until then the hypervisor may
-still be appending to the renamed one.
+rotation or removal takes nothing away from a reader that is on its way; whoever
+rotates calls :meth:`JournalReader.hold` before, so that this is true for a slow
+reader as well (up to a limit: a reader that never reads must not fill the disk).
+A file is finished only when its successor has bytes: until then the hypervisor
+may still be appending to the renamed one.
 
 Everything here blocks; callers run it in a thread.
 """
@@ -12,6 +14,7 @@ Everything here blocks; callers run it in a thread.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ __all__ = ["JournalReader", "OpenFile", "Position", "Snapshot"]
 
 BLOCK = 1 << 20
 _MOST_FILES = 1000
+HELD_LIMIT = 256 << 20  # bytes that rotation has taken away and a slow reader may still get
 
 
 @dataclass(frozen=True, order=True)
@@ -113,7 +117,9 @@ class JournalReader:
         self._index = position.file
         self._offset = position.offset
         self._scanner = Scanner(position.offset)
+        self._end = snapshot.end
         self._closed = False
+        self._files_change = threading.Lock()  # read() runs in a thread, hold() in the event loop
 
     @property
     def file(self) -> int:
@@ -136,31 +142,45 @@ class JournalReader:
                 return []
         return []
 
+    def hold(self) -> None:
+        """The live file is about to be renamed or removed: keep it until it has been read."""
+        with self._files_change, suppress(FileNotFoundError):
+            files = self._snapshot.files
+            if self._closed or sum(os.fstat(file.fd).st_size for file in files[self._index :]) > HELD_LIMIT:
+                return
+            live = OpenFile.open(self._live)
+            if files and files[-1].inode == live.inode:
+                os.close(live.fd)
+            else:
+                files.append(live)
+
     def within_snapshot(self) -> bool:
         """False once everything that was there when the snapshot was taken has been read."""
-        return Position(self._index, self._offset) < self._snapshot.end
+        return Position(self._index, self._offset) < self._end
 
     def close(self) -> None:
-        self._closed = True
-        self._snapshot.close()
+        with self._files_change:
+            self._closed = True
+            self._snapshot.close()
 
     def _open_first(self) -> bool:
         """The journal did not exist when the snapshot was taken."""
-        with suppress(FileNotFoundError):
-            self._append(OpenFile.open(self._live))
-            return True
+        with self._files_change, suppress(FileNotFoundError):
+            if not self._snapshot.files and not self._closed:
+                self._snapshot.files.append(OpenFile.open(self._live))
+            return not self._closed
         return False
-
-    def _append(self, file: OpenFile) -> None:
-        self._snapshot.files.append(file)
 
     def _advance(self, current: OpenFile) -> bool:
         """Go to the next file if this one is finished."""
-        if self._index + 1 == len(self._snapshot.files):
-            successor = self._find_successor(current)
-            if successor is None:
+        with self._files_change:
+            if self._closed:
                 return False
-            self._append(successor)
+            if self._index + 1 == len(self._snapshot.files):
+                successor = self._find_successor(current)
+                if successor is None:
+                    return False
+                self._snapshot.files.append(successor)
         if self._rest_of(current):
             return True  # it grew until the writer changed over: read on here
         self._index += 1

@@ -8,8 +8,10 @@ is dropped (UDP) or closed (TCP); the guest's resolver asks again.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
+import random
 import socket
 import struct
 from collections import Counter
@@ -24,6 +26,8 @@ __all__ = ["DnsServers"]
 _log = logging.getLogger(__name__)
 
 _PORT = 53
+_OTHER_PORTS = range(10000, 30000)  # below the ephemeral range
+_ATTEMPTS = 8
 _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
 _IN_FLIGHT = 512
 _IN_FLIGHT_EACH = 64
@@ -48,18 +52,36 @@ class DnsServers:
         self._in_flight: Counter[str] = Counter()
         self._connections: Counter[str] = Counter()
 
-    async def start(self, network: str, addresses: tuple[str, ...]) -> None:
-        """Serve a network on its gateway addresses. Raises OSError; then it is not served at all."""
+    async def start(self, network: str, addresses: tuple[str, ...]) -> int:
+        """Serve a network on its gateway addresses; returns the port.
+
+        It is 53 unless a program of the host listens on port 53 of every address (a dnsmasq, say): then it
+        is one that the packet rules must lead port 53 to.
+
+        Raises:
+            OSError: it is not served at all.
+        """
         await self.stop(network)
+        for port in (self._port, *(random.sample(_OTHER_PORTS, _ATTEMPTS))):
+            try:
+                await self._open(network, addresses, port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+        raise OSError(errno.EADDRINUSE, f"no port for a DNS server on {', '.join(addresses)}")
+
+    async def _open(self, network: str, addresses: tuple[str, ...], port: int) -> None:
         opened: list[asyncio.DatagramTransport | asyncio.Server] = []
         self._servers[network] = opened
         loop = asyncio.get_running_loop()
         try:
             for address in addresses:
-                udp = _bound(address, self._port, socket.SOCK_DGRAM)
+                udp = _bound(address, port, socket.SOCK_DGRAM)
                 transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self, network), sock=udp)
                 opened.append(transport)
-                tcp = _bound(address, self._port, socket.SOCK_STREAM)
+                tcp = _bound(address, port, socket.SOCK_STREAM)
                 opened.append(
                     await asyncio.start_server(
                         lambda reader, writer: self._connected(network, reader, writer), sock=tcp, limit=4096

@@ -12,11 +12,13 @@ the wanted one.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import os
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,28 +165,35 @@ class Links:
             )
 
     # -- taps
-    def ensure_tap(self, wanted: TapLink) -> None:
-        with _explained(f"tap {wanted.name}"), IPRoute() as route:
-            link = self._find(route, wanted.name)
-            if link is None:
-                self._create_tap(route, wanted)
-                link = self._existing(route, wanted.name)
-            alias = link.get_attr("IFLA_IFALIAS") or ""
-            if alias != wanted.alias:
-                raise LinkError(f"tap {wanted.name}: an interface of that name exists and is not ours")
-            master = self._existing(route, wanted.bridge)["index"]
-            self._sysctl("ipv6", wanted.name, "disable_ipv6", "1")
-            index = link["index"]
-            route.link("set", index=index, master=master, mtu=wanted.mtu)
-            route.brport("set", index=index, mode=1, isolated=int(wanted.isolated))
-            route.link("set", index=index, state="up")
+    def create_taps(self, wanted: Sequence[TapLink]) -> None:
+        """Make taps that are down and not connected to anything, where they are missing."""
+        with IPRoute() as route:
+            for tap in wanted:
+                with _explained(f"tap {tap.name}"):
+                    link = self._find(route, tap.name)
+                    if link is None:
+                        self._create_tap(route, tap)
+                        self._sysctl("ipv6", tap.name, "disable_ipv6", "1")
+                    elif str(link.get_attr("IFLA_IFALIAS") or "") != tap.alias:
+                        raise LinkError(f"tap {tap.name}: an interface of that name exists and is not ours")
+
+    def connect_taps(self, wanted: Sequence[TapLink]) -> None:
+        """Connect taps to their bridges and bring them up."""
+        with IPRoute() as route:
+            for tap in wanted:
+                with _explained(f"tap {tap.name} on {tap.bridge}"):
+                    master = self._existing(route, tap.bridge)["index"]
+                    index = self._existing(route, tap.name)["index"]
+                    route.link("set", index=index, master=master, mtu=tap.mtu)
+                    route.brport("set", index=index, mode=1, isolated=int(tap.isolated))
+                    route.link("set", index=index, state="up")
 
     def _create_tap(self, route: IPRoute, wanted: TapLink) -> None:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         try:
             flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
             fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", wanted.name.encode(), flags))
-            route.link("set", index=self._existing(route, wanted.name)["index"], ifalias=wanted.alias)
+            route.link("set", index=socket.if_nametoindex(wanted.name), ifalias=wanted.alias)
             fcntl.ioctl(descriptor, _TUNSETOWNER, wanted.owner)
             fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
         finally:
@@ -228,13 +237,12 @@ class Links:
     # -- helpers
     @staticmethod
     def _find(route: IPRoute, name: str) -> Any | None:
-        indexes = route.link_lookup(ifname=name)
-        if not indexes:
-            return None
         try:
-            return next(iter(route.get_links(indexes[0])), None)
-        except NetlinkError:  # gone in between
-            return None
+            return next(iter(route.link("get", ifname=name)), None)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise
 
     def _existing(self, route: IPRoute, name: str) -> Any:
         link = self._find(route, name)

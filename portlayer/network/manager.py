@@ -21,7 +21,7 @@ import builtins
 import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,14 +37,16 @@ from portlayer.network.guest import interfaces, resolver
 from portlayer.network.ipam import Subnet, unique_local_range
 from portlayer.network.links import BridgeLink, LinkError, Links
 from portlayer.network.names import Directory
-from portlayer.network.nft import Ruleset, render
+from portlayer.network.nft import Ruleset, render, table_name
 from portlayer.network.poollock import pool_lock
 from portlayer.network.ports import PortTable
+from portlayer.network.purge import purge as remove_traces
 from portlayer.network.registry import Entry, Registry, bridge_mac
 from portlayer.network.resolvconf import HostResolver
 from portlayer.network.sockets import ephemeral_range, hold_port
 from portlayer.network.store import NetworkStore, StoreError
 from portlayer.network.switch import Plug, Switch, bridge_alias, place, preferred_endpoint
+from portlayer.network.watch import Finding, RulesWatcher
 from portlayer.portlayer_pb2 import Endpoint, Network, NetworkEndpoint, PortBinding, Reason
 from tether.tether_pb2 import Interface, Resolver
 
@@ -88,9 +90,11 @@ class NetworkManager:
         self._directory = Directory()
         self._servers = DnsServers(DnsResolver(self._directory, upstreams=self._upstreams))
         self._ports = PortTable(ephemeral=ephemeral_range(), hold=hold_port)
+        self._watcher = RulesWatcher(table_name(vch_id), self._repair)
         self._lock = asyncio.Lock()  # networks come and go one at a time
         self._container_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._doomed: set[tuple[str, str]] = set()  # released while still plugged
+        self._warned: set[str] = set()  # base chains of others that drop by default
         self._running_work: set[asyncio.Task[Any]] = set()
 
     # -- opening
@@ -106,53 +110,95 @@ class NetworkManager:
                 self._registry.restore(network)
         except (StoreError, PortLayerError, OSError) as error:
             raise PortLayerError(Reason.UNSPECIFIED, f"networks cannot be restored: {error}") from error
-        self._restore_containers(containers)
+        self._restore_leases(containers)
         await self._translated(self._restore_host(containers))
         for name, kind in _BUILTIN:
             if self._registry.by_name(name) is None:
                 await self.create(Network(name=name, type=kind, builtin=True))
+        self._watcher.start()
 
-    def _restore_containers(self, containers: Sequence[Attachment]) -> None:
-        for attachment in containers:
+    def _restore_leases(self, containers: Sequence[Attachment]) -> None:
+        """Of the running first. A stopped container has what its specification says was assigned to it."""
+        for attachment in sorted(containers, key=lambda a: not a.running):
             for endpoint in attachment.endpoints:
                 if endpoint.network not in self._registry.entries:
                     _log.warning("%s is on network %s, which is gone", attachment.name, endpoint.network)
-                    continue
-                try:
-                    self._registry.allocate(attachment.container, endpoint)
-                except PortLayerError as error:
-                    _log.error("%s on network %s: %s", attachment.name, endpoint.network, error)
+                elif attachment.running or endpoint.endpoint_id:
+                    try:
+                        self._registry.allocate(attachment.container, endpoint)
+                    except PortLayerError as error:
+                        _log.error("%s on network %s: %s", attachment.name, endpoint.network, error)
             if attachment.running:
                 self._ports.restore(attachment.container, attachment.ports)
 
     async def _restore_host(self, containers: Sequence[Attachment]) -> None:
+        """One network or container that the host refuses is logged and does not keep the others down."""
         present = await asyncio.to_thread(self._links.ours)
         for attachment in containers:
             if attachment.running:
-                self._switch.plug(self._known(attachment, strict=False), present=present)
+                try:
+                    plug = self._switch.plug(self._known(attachment, strict=False), present=present)
+                except PortLayerError as error:
+                    _log.error("the network of %s is not restored: %s", attachment.name, error)
+                else:
+                    self._directory.put(plug.client())
         wanted = self._switch.taps() | {e.network.bridge for e in self._bridges()}
         for name in sorted(present.keys() - wanted):
             _log.info("removing stray interface %s (%s)", name, present[name])
             await asyncio.to_thread(self._links.remove, name)
         for entry in self._bridges():
-            await self._raise_bridge(entry)
+            await self._attempt(f"network {entry.network.name}", self._serve_names(entry))
         await self._firewall.apply()
+        for entry in self._bridges():
+            await self._attempt(f"network {entry.network.name}", self._raise_bridge(entry))
         await self._synchronize()
         for plug in self._switch.all():
-            for tap in plug.links(self._switch.owner, self._vch):
-                if tap.name not in present:
-                    _log.warning("%s had lost its tap %s", plug.attachment.name, tap.name)
-                await asyncio.to_thread(self._links.ensure_tap, tap)
-            self._directory.put(plug.client())
-        for entry in self._bridges():
-            await self._servers.start(entry.id, entry.gateways())
+            await self._attempt(f"the network of {plug.attachment.name}", self._restore_taps(plug, present))
+
+    async def _restore_taps(self, plug: Plug, present: Collection[str]) -> None:
+        taps = plug.links(self._switch.owner, self._vch)
+        for tap in taps:
+            if tap.name not in present:
+                _log.warning("%s had lost its tap %s", plug.attachment.name, tap.name)
+        await asyncio.to_thread(self._links.create_taps, taps)
+        await asyncio.to_thread(self._links.connect_taps, taps)
+
+    @staticmethod
+    async def _attempt(what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (LinkError, OSError) as error:
+            _log.error("%s is not restored: %s", what, error)
+
+    async def _repair(self, found: set[Finding]) -> None:
+        """Somebody changed the host's packet rules."""
+        if Finding.DAMAGED in found:
+            _log.warning("the packet rules of this VCH were changed by somebody else; restoring them")
+            await self._firewall.apply()
+        async with self._lock:
+            await self._synchronize()
+
+    @property
+    def transactions(self) -> int:
+        """How many sets of packet rules were applied: for diagnostics."""
+        return self._firewall.transactions
 
     async def close(self) -> None:
         """Let go of sockets. Bridges, taps and rules stay: the VMs run on."""
         if self._running_work:
             await asyncio.wait(self._running_work)
+        await self._watcher.close()
         await self._servers.close()
         self._ports.close()
+
+    async def purge(self) -> None:
+        """Take every trace of this VCH off the host: for its deletion, when no container is left.
+
+        Called again after a kill it finishes; the state files go with the VCH's directory.
+        """
+        await self._watcher.close()
+        await self._servers.close()
+        await self._translated(remove_traces(self._vch))
 
     # -- networks
     def list(self) -> builtins.list[Network]:
@@ -192,14 +238,17 @@ class NetworkManager:
             self._registry.add(entry)
             try:
                 if entry.has_bridge:
+                    await self._serve_names(entry)
                     await self._firewall.apply()
                     await self._raise_bridge(entry)
-                    await self._servers.start(entry.id, entry.gateways())
                     await self._synchronize()
             except BaseException:
                 await self._take_down(entry)
                 raise
         return entry
+
+    async def _serve_names(self, entry: Entry) -> None:
+        entry.dns_port = await self._servers.start(entry.id, entry.gateways())
 
     async def _raise_bridge(self, entry: Entry) -> None:
         wanted = BridgeLink(
@@ -290,8 +339,10 @@ class NetworkManager:
 
     # -- plugging
     async def plug(self, attachment: Attachment) -> builtins.list[PluggedNic]:
-        """Make the host's side of all endpoints, publish the ports and the names. Endpoints that the
-        attachment does not name any more are unplugged. Idempotent.
+        """Make the host's side of all endpoints, publish the ports and the names. Idempotent.
+
+        Endpoints that are plugged and not named any more stay until unplug(): their NICs may still be in
+        the VM.
 
         Raises:
             PortLayerError: what the container had before is still plugged, nothing more.
@@ -303,26 +354,28 @@ class NetworkManager:
             before = self._switch.find(attachment.container)
             plug = self._switch.plug(self._known(attachment))
             try:
-                await self._replace(before, plug)
+                await self._raise(before, plug)
+                await self._forget_flows(before, plug)
             except BaseException:
                 self._switch.put(attachment.container, before)
                 await self._retreat(before, plug)
                 raise
-            return plug.nics()
+            self._directory.put(plug.client())
+            return plug.nics({endpoint.network for endpoint in attachment.endpoints})
 
-    async def _replace(self, before: Plug | None, plug: Plug) -> None:
-        obsolete = before.tap_names() - plug.tap_names() if before is not None else set()
-        for tap in sorted(obsolete):
-            await asyncio.to_thread(self._links.remove, tap)
-        if before is None or before.rules() != plug.rules():
-            await self._firewall.apply()
-        await asyncio.to_thread(self._make_taps, plug)
-        self._directory.put(plug.client())
-        await asyncio.to_thread(self._forget_flows, before, plug)
-
-    def _make_taps(self, plug: Plug) -> None:
-        for tap in plug.links(self._switch.owner, self._vch):
-            self._links.ensure_tap(tap)
+    async def _raise(self, before: Plug | None, plug: Plug) -> None:
+        """Taps are made while nft runs, and connected only when the rules are in force."""
+        taps = plug.links(self._switch.owner, self._vch)
+        changed = before is None or before.rules() != plug.rules()
+        outcomes = await asyncio.gather(
+            self._firewall.apply() if changed else asyncio.sleep(0),
+            asyncio.to_thread(self._links.create_taps, taps),
+            return_exceptions=True,  # both have ended before anything is taken back
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        await asyncio.to_thread(self._links.connect_taps, taps)
 
     async def _retreat(self, before: Plug | None, plug: Plug) -> None:
         """After a failure: what was not there before goes. The first failure is what the caller hears."""
@@ -333,10 +386,6 @@ class NetworkManager:
             await self._firewall.apply()
         except (LinkError, FirewallError) as error:
             _log.error("taking back the network of %s: %s", plug.attachment.name, error)
-        if before is None:
-            self._directory.drop(plug.attachment.container)
-        else:
-            self._directory.put(before.client())
 
     async def unplug(self, container: str, network: str | None = None) -> None:
         """Remove taps, names and published ports of a container, or of one endpoint. Idempotent."""
@@ -358,20 +407,20 @@ class NetworkManager:
                 await asyncio.to_thread(self._links.remove, tap)
             self._switch.put(container, after)
             await self._firewall.apply()
-            await asyncio.to_thread(self._forget_flows, before, after)
+            await self._forget_flows(before, after)
             for owner, network_id in [d for d in self._doomed if d[0] == container]:
                 if not self._switch.is_plugged(owner, network_id):
                     self._doomed.discard((owner, network_id))
                     self._registry.release(owner, network_id)
 
-    @staticmethod
-    def _forget_flows(before: Plug | None, after: Plug | None) -> None:
-        """Flows of addresses that are gone; UDP flows of ports that lead elsewhere now."""
-        old_ports, old_addresses = before.flows() if before is not None else (set(), set())
-        new_ports, new_addresses = after.flows() if after is not None else (set(), set())
-        conntrack.forget_container(
-            sorted(old_addresses - new_addresses), sorted(p for p in old_ports ^ new_ports if p[0] != "tcp")
-        )
+    async def _forget_flows(self, before: Plug | None, after: Plug | None) -> None:
+        """Those of UDP ports that lead elsewhere now."""
+        old, new = (plug.ports() if plug is not None else set() for plug in (before, after))
+        changed = {port for port in old ^ new if port[0] != "tcp"}
+        if changed:
+            await asyncio.to_thread(
+                conntrack.forget_ports, {(protocol, port) for protocol, port, _ in changed}
+            )
 
     def interfaces(self, attachment: Attachment) -> tuple[builtins.list[Interface], Resolver]:
         """What the guest must configure; names of interfaces it has already do not change."""
@@ -415,7 +464,16 @@ class NetworkManager:
         )
 
     async def _synchronize(self) -> None:
+        """Make way in other firewalls of the host, and warn once of those where only their owner can."""
         await coexist.synchronize([entry.rules() for entry in self._bridges()], self._vch)
+        drops = set(await coexist.foreign_drops(self._vch))
+        for chain in sorted(drops - self._warned):
+            _log.warning(
+                "nftables chain %s drops packets by default: let the interfaces mr* pass there, "
+                "or containers have no network",
+                chain,
+            )
+        self._warned = drops
 
     def _upstreams(self) -> Sequence[str]:
         return self._dns or self._host_resolver.read().servers

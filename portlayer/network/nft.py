@@ -48,6 +48,7 @@ class Bridge:
     gateway6: str = ""
     internal: bool = False
     icc: bool = True  # may its containers talk to each other?
+    dns_port: int = 53  # where our server listens
     masquerade: bool = True
 
 
@@ -109,8 +110,10 @@ def _quoted(name: str) -> str:
 
 def _inet(rules: Ruleset) -> str:
     bridges = rules.bridges
-    dns4 = {f"{_quoted(b.interface)} . {b.gateway4}" for b in bridges if b.gateway4}
-    dns6 = {f"{_quoted(b.interface)} . {b.gateway6}" for b in bridges if b.gateway6}
+    gateways4 = {f"{_quoted(b.interface)} . {b.gateway4}" for b in bridges if b.gateway4}
+    gateways6 = {f"{_quoted(b.interface)} . {b.gateway6}" for b in bridges if b.gateway6}
+    dns4 = {f"{_quoted(b.interface)} . {b.gateway4} . {b.dns_port}" for b in bridges if b.gateway4}
+    dns6 = {f"{_quoted(b.interface)} . {b.gateway6} . {b.dns_port}" for b in bridges if b.gateway6}
     everywhere4, everywhere6, host4, host6 = _publications(rules.published)
     sets = (
         _set("bridges", "ifname", (_quoted(b.interface) for b in bridges))
@@ -120,14 +123,17 @@ def _inet(rules: Ruleset) -> str:
             "ifname . ifname",
             (f"{_quoted(b.interface)} . {_quoted(b.interface)}" for b in bridges if b.icc),
         )
-        + _set("gateways4", "ifname . ipv4_addr", dns4)
-        + _set("gateways6", "ifname . ipv6_addr", dns6)
+        + _set("gateways4", "ifname . ipv4_addr", gateways4)
+        + _set("gateways6", "ifname . ipv6_addr", gateways6)
+        + _set("dns4", "ifname . ipv4_addr . inet_service", dns4)
+        + _set("dns6", "ifname . ipv6_addr . inet_service", dns6)
         + _map("everywhere4", "inet_proto . inet_service : ipv4_addr . inet_service", everywhere4)
         + _map("everywhere6", "inet_proto . inet_service : ipv6_addr . inet_service", everywhere6)
         + _map("host4", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service", host4)
         + _map("host6", "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service", host6)
     )
-    return f"table inet {table_name(rules.vch)} {{\n{sets}{_INET_CHAINS}{_postrouting(bridges)}}}\n"
+    chains = _INET_CHAINS + _prerouting(bridges) + _postrouting(bridges)
+    return f"table inet {table_name(rules.vch)} {{\n{sets}{chains}}}\n"
 
 
 def _publications(
@@ -161,12 +167,6 @@ _INET_CHAINS = """\
     type filter hook prerouting priority raw; policy accept;
     iifname @bridges ip daddr 127.0.0.0/8 drop
   }
-  chain prerouting {
-    type nat hook prerouting priority dstnat; policy accept;
-    iifname @internal return
-    ip daddr 127.0.0.0/8 return
-    goto published
-  }
   chain output {
     type nat hook output priority -100; policy accept;
     ip6 daddr ::1 return
@@ -191,8 +191,8 @@ _INET_CHAINS = """\
   }
   chain services {
     ct state established,related accept
-    iifname . ip daddr @gateways4 meta l4proto { tcp, udp } th dport 53 accept
-    iifname . ip6 daddr @gateways6 meta l4proto { tcp, udp } th dport 53 accept
+    meta l4proto { tcp, udp } iifname . ip daddr . th dport @dns4 accept
+    meta l4proto { tcp, udp } iifname . ip6 daddr . th dport @dns6 accept
     iifname . ip daddr @gateways4 icmp type echo-request accept
     iifname . ip6 daddr @gateways6 icmpv6 type echo-request accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
@@ -200,6 +200,23 @@ _INET_CHAINS = """\
     reject with icmpx admin-prohibited
   }
 """
+
+
+def _prerouting(bridges: Iterable[Bridge]) -> str:
+    lines = ["type nat hook prerouting priority dstnat; policy accept;"]
+    for bridge in bridges:
+        if bridge.dns_port == 53:
+            continue
+        name, port = _quoted(bridge.interface), bridge.dns_port
+        for protocol in ("udp", "tcp"):
+            if bridge.gateway4:
+                match = f"iifname {name} ip daddr {bridge.gateway4} {protocol} dport 53"
+                lines.append(f"{match} dnat ip to {bridge.gateway4}:{port}")
+            if bridge.gateway6:
+                match = f"iifname {name} ip6 daddr {bridge.gateway6} {protocol} dport 53"
+                lines.append(f"{match} dnat ip6 to [{bridge.gateway6}]:{port}")
+    lines += ["iifname @internal return", "ip daddr 127.0.0.0/8 return", "goto published"]
+    return "  chain prerouting {\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
 
 
 def _postrouting(bridges: Iterable[Bridge]) -> str:

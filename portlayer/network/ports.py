@@ -19,7 +19,7 @@ from typing import Protocol
 from portlayer.errors import PortLayerError
 from portlayer.portlayer_pb2 import PortBinding, Reason
 
-__all__ = ["Hold", "HoldPort", "HostPort", "PortTable"]
+__all__ = ["Hold", "HoldPort", "HostPort", "PortTable", "canonical"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class PortTable:
             if not binding.assigned_port:
                 continue
             port = HostPort(
-                protocol=binding.protocol, address=_canonical(binding.host_ip), port=binding.assigned_port
+                protocol=binding.protocol, address=canonical(binding.host_ip), port=binding.assigned_port
             )
             if (owner := self.owner(port)) is not None:
                 _log.warning("port %s/%s of %s belongs to %s too", port, port.protocol, container, owner)
@@ -146,7 +146,7 @@ class PortTable:
             raise PortLayerError(Reason.NOT_SUPPORTED, f"invalid protocol {protocol!r} of a published port")
         if not 1 <= binding.container_port <= 65535:
             raise PortLayerError(Reason.UNSPECIFIED, f"invalid container port {binding.container_port}")
-        address = _canonical(binding.host_ip)
+        address = canonical(binding.host_ip)
         problem: PortLayerError | None = None
         for number in self._candidates(binding):
             port = HostPort(protocol=protocol, address=address, port=number)
@@ -219,7 +219,8 @@ class PortTable:
                     hold.close()
 
 
-def _canonical(address: str) -> str:
+def canonical(address: str) -> str:
+    """One spelling for each host address; "" stays "everywhere"."""
     if not address:
         return ""
     try:

@@ -52,6 +52,7 @@ class Entry:
     options: BridgeOptions
     pools: dict[int, AddressPool] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)  # MAC -> container
+    dns_port: int = 53
 
     @property
     def id(self) -> str:
@@ -88,6 +89,7 @@ class Entry:
             internal=self.network.internal,
             icc=self.options.icc,
             masquerade=self.options.masquerade,
+            dns_port=self.dns_port,
         )
 
 
@@ -286,6 +288,8 @@ class Registry:
     def _mac(container: str, entry: Entry, filled: Endpoint, wanted: Endpoint) -> str:
         if wanted.mac:
             mac = parse_mac(wanted.mac)
+        elif wanted.assigned_mac and filled.assigned_ipv4 == wanted.assigned_ipv4:
+            mac = parse_mac(wanted.assigned_mac)  # what it has had with this address
         elif filled.assigned_ipv4:
             mac = mac_from_ipv4(ipaddress.IPv4Address(_address(filled.assigned_ipv4)))
         else:

@@ -16,6 +16,7 @@ from portlayer.network.guest import Placed, interface_names, loopback_servers, p
 from portlayer.network.links import TapLink, alias_prefix
 from portlayer.network.names import Client, Member, Upstreams
 from portlayer.network.nft import Guest, Published
+from portlayer.network.ports import canonical
 from portlayer.network.registry import Registry
 from portlayer.portlayer_pb2 import Endpoint, Reason
 
@@ -52,7 +53,7 @@ def preferred_endpoint(registry: Registry, endpoints: Iterable[Endpoint], versio
 
 @dataclass(frozen=True, kw_only=True)
 class Plug:
-    attachment: Attachment
+    attachment: Attachment  # with the leased endpoints of all that is plugged
     placed: dict[str, Placed] = field(default_factory=dict)  # by network ID
     taps: dict[str, str] = field(default_factory=dict)
     interface_names: dict[str, str] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Plug:
     def tap_names(self) -> set[str]:
         return set(self.taps.values())
 
-    def nics(self) -> list[PluggedNic]:
+    def nics(self, networks: Collection[str]) -> list[PluggedNic]:
         return [
             PluggedNic(
                 tap=self.taps[p.network.id],
@@ -70,6 +71,7 @@ class Plug:
                 mtu=p.options.mtu,
             )
             for p in self.placed.values()
+            if p.network.id in networks
         ]
 
     def links(self, owner: int, vch: str) -> list[TapLink]:
@@ -97,10 +99,11 @@ class Plug:
         out4, out6 = self._preferred(4), self._preferred(6)
         if out4 is None and out6 is None:
             return []
+        default = out4.options.host_binding if out4 is not None else ""
         return [
             Published(
                 protocol=port.protocol or "tcp",
-                address=port.host_ip,
+                address=canonical(port.host_ip or default),
                 port=port.assigned_port,
                 container_port=port.container_port,
                 ipv4=out4.ipv4 if out4 is not None else "",
@@ -116,10 +119,9 @@ class Plug:
     def rules(self) -> tuple[list[Guest], list[Published]]:
         return self.guests(), self.published()
 
-    def flows(self) -> tuple[set[tuple[str, int]], set[str]]:
-        """Published (protocol, port) pairs and addresses: what connections of this container go through."""
-        ports = {(port.protocol, port.port) for port in self.published()}
-        return ports, {a for p in self.placed.values() for a in (p.ipv4, p.ipv6) if a}
+    def ports(self) -> set[tuple[str, int, str]]:
+        """Published (protocol, port) pairs and where they lead."""
+        return {(port.protocol, port.port, f"{port.ipv4} {port.ipv6}") for port in self.published()}
 
     def client(self) -> Client:
         attachment = self.attachment
@@ -190,25 +192,28 @@ class Switch:
             self._plugs[container] = plug
 
     def plug(self, attachment: Attachment, *, present: Mapping[str, str] | None = None) -> Plug:
-        """Plug a container in, or change what it has. ``present``: interfaces (name -> alias) that a former
+        """Plug a container in, or add to what it has: an endpoint stays plugged until it is unplugged, named
+        or not, for its NIC may still be in the VM. ``present``: interfaces (name -> alias) that a former
         life left; a running guest keeps its taps and the names of its interfaces.
 
         Raises:
             PortLayerError: nothing changed.
         """
-        placed = {p.network.id: p for p in place(self._registry, attachment.endpoints)}
         before = self._plugs.get(attachment.container)
+        taps, names = self._left_over(attachment.container, present or {})
+        endpoints = list(attachment.endpoints)
         if before is not None:
             taps, names = dict(before.taps), before.interface_names
-        else:
-            taps, names = self._left_over(attachment.container, present or {})
+            named = {endpoint.network for endpoint in endpoints}
+            endpoints += [e for e in before.attachment.endpoints if e.network not in named]
+        placed = {p.network.id: p for p in place(self._registry, endpoints)}
         taken = self.taps() | set(taps.values())
         for network, p in placed.items():
             if network not in taps:
                 taps[network] = _tap_name(attachment.container, p.endpoint.endpoint_id, taken)
                 taken.add(taps[network])
         plug = Plug(
-            attachment=attachment,
+            attachment=replace(attachment, endpoints=endpoints),
             placed=placed,
             taps={network: taps[network] for network in placed},
             interface_names=interface_names(list(placed.values()), names),

@@ -15,6 +15,7 @@ import logging
 import os
 import pwd
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from portlayer.channel import TetherChannel
@@ -47,7 +48,7 @@ from portlayer.service.volumes import Volumes
 from portlayer.storage import ContainerDisks, ImageStore, KeyValueStore, VolumeStores
 from vch.config import VchConfig
 
-__all__ = ["AlreadyServed", "serve"]
+__all__ = ["AlreadyServed", "purge", "serve"]
 
 log = logging.getLogger(__name__)
 _GRACE = 0.5  # seconds for calls under way at shutdown; followed logs would never end
@@ -82,7 +83,35 @@ def _only_one(run: Path) -> Iterator[None]:
         os.close(fd)
 
 
-async def _serve(config: VchConfig, stop: asyncio.Event) -> None:
+async def purge(config: VchConfig) -> None:
+    """Remove all containers of the VCH by force, and its network from the host.
+
+    Killed half-way, a second purge finishes. Images, volumes and files are the caller's to delete.
+
+    Raises:
+        AlreadyServed: the daemons still run; nothing was touched.
+    """
+    with _only_one(config.paths.run):
+        async with contextlib.AsyncExitStack() as stack:
+            rooms = await _open(config, stack)
+            for container in rooms.execution.house.registry.all():
+                await rooms.execution.remove(container.id, force=True)
+            await rooms.network.purge()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rooms:
+    """All rooms, opened and recovered."""
+
+    execution: Execution
+    images: ImageStore
+    volumes: VolumeStores
+    documents: KeyValueStore
+    network: NetworkManager
+
+
+async def _open(config: VchConfig, stack: contextlib.AsyncExitStack) -> _Rooms:
+    """Build the rooms and recover what is there; ``stack`` closes them."""
     user = pwd.getpwnam(config.qemu_user)
     owner = (user.pw_uid, user.pw_gid)
     paths = config.paths
@@ -100,47 +129,53 @@ async def _serve(config: VchConfig, stop: asyncio.Event) -> None:
         qemu_uid=user.pw_uid,
     )
     hypervisor = _hypervisor(config)
+    await images.open()
+    await volumes.open()
+    documents.open()
+    await hypervisor.open()
+    stack.push_async_callback(hypervisor.close)
+    rooms = Rooms(
+        hypervisor=hypervisor,
+        capabilities=await hypervisor.capabilities(),
+        images=images,
+        disks=disks,
+        volumes=volumes,
+        network=network,
+        channel=_channel,
+    )
+    clock = SystemClock()
+    house = House(
+        config=config,
+        rooms=rooms,
+        registry=Registry(config),
+        hub=EventHub(clock.now),
+        watcher=JournalWatcher(),
+        clock=clock,
+    )
+    execution = Execution(house)
+    stack.push_async_callback(network.close)
+    await execution.open()
+    stack.push_async_callback(execution.close)
+    return _Rooms(execution=execution, images=images, volumes=volumes, documents=documents, network=network)
+
+
+async def _serve(config: VchConfig, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        await images.open()
-        await volumes.open()
-        documents.open()
-        await hypervisor.open()
-        stack.push_async_callback(hypervisor.close)
-        rooms = Rooms(
-            hypervisor=hypervisor,
-            capabilities=await hypervisor.capabilities(),
-            images=images,
-            disks=disks,
-            volumes=volumes,
-            network=network,
-            channel=_channel,
-        )
-        clock = SystemClock()
-        house = House(
-            config=config,
-            rooms=rooms,
-            registry=Registry(config),
-            hub=EventHub(clock.now),
-            watcher=JournalWatcher(),
-            clock=clock,
-        )
-        execution = Execution(house)
-        stack.push_async_callback(network.close)
-        await execution.open()
-        stack.push_async_callback(execution.close)
+        rooms = await _open(config, stack)
+        execution, house = rooms.execution, rooms.execution.house
         server = make_server()
         add_ContainersServicer_to_server(Containers(execution), server)
         add_InteractionServicer_to_server(Interaction(execution), server)
-        add_LayersServicer_to_server(Layers(images, house.registry), server)
-        add_VolumesServicer_to_server(Volumes(volumes, house), server)
-        add_NetworksServicer_to_server(Networks(network, house.hub), server)
-        add_KeyValuesServicer_to_server(KeyValues(documents), server)
+        add_LayersServicer_to_server(Layers(rooms.images, house.registry), server)
+        add_VolumesServicer_to_server(Volumes(rooms.volumes, house), server)
+        add_NetworksServicer_to_server(Networks(rooms.network, house.hub), server)
+        add_KeyValuesServicer_to_server(KeyValues(rooms.documents), server)
         add_SystemServicer_to_server(System(house), server)
-        bind(server, paths.portlayer_socket)
+        bind(server, config.paths.portlayer_socket)
         await server.start()
         stack.push_async_callback(server.stop, _GRACE)
-        stack.callback(unbind, paths.portlayer_socket)
-        log.info("serving %s on %s", config.name, paths.portlayer_socket)
+        stack.callback(unbind, config.paths.portlayer_socket)
+        log.info("serving %s on %s", config.name, config.paths.portlayer_socket)
         execution.start_policies()
         await stop.wait()
         log.info("stopping; container VMs keep running")

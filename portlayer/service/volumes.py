@@ -56,11 +56,9 @@ class Volumes(VolumesServicer):
             if request.force and error.reason == Reason.NO_SUCH_VOLUME:
                 return Empty()
             raise
-        users = self._house.registry.volume_users(request.name)
-        if users:
-            raise PortLayerError(Reason.VOLUME_IN_USE, f"volume is in use - [{', '.join(users[:20])}]")
         volume = _facts(info)
-        await self._stores.remove(request.name)
+        with self._house.registry.removing_volume(request.name):
+            await self._stores.remove(request.name)
         self._house.hub.volume(VolumeChange(kind=VolumeChange.REMOVED, volume=volume))
         return Empty()
 

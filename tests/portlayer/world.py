@@ -527,7 +527,10 @@ class FakeHypervisor:
 
     async def suspend(self, vm: str) -> None:
         self.host.faults("hypervisor.suspend")
-        self._vm(vm).power = PowerState.SUSPENDED
+        machine = self._vm(vm)
+        if machine.power is not PowerState.ON:
+            raise InvalidState(f"{vm} is {machine.power.value}, not on")
+        machine.power = PowerState.SUSPENDED
         self.emit(VmEvent(id=vm, kind=VmEventKind.SUSPENDED))
 
     async def resume(self, vm: str) -> None:
@@ -824,6 +827,27 @@ class FakeVolumes:
         return FakeVolume(Path("/volumes") / name)
 
 
+class Lifeline:
+    """A room as one port layer sees it. After its death no call of it does anything any more:
+    a killed process does not clean up."""
+
+    def __init__(self, room: Any) -> None:
+        self._room = room
+        self.alive = True
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._room, name)
+        if not callable(value):
+            return value
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if not self.alive:
+                raise asyncio.CancelledError
+            return value(*arguments, **options)
+
+        return call
+
+
 # ---------------------------------------------------------------- all of it
 
 
@@ -861,13 +885,15 @@ class World:
 
     async def boot(self) -> Execution:
         self.network = FakeNetwork(self)
+        self._lifelines = [Lifeline(room) for room in (self.hypervisor, self.disks, self.network)]
+        hypervisor, disks, network = self._lifelines
         rooms = Rooms(
-            hypervisor=self.hypervisor,
+            hypervisor=hypervisor,
             capabilities=CAPABILITIES,
             images=self.images,
-            disks=self.disks,
+            disks=disks,
             volumes=self.volumes,
-            network=self.network,
+            network=network,
             channel=self._channel,
         )
         house = House(
@@ -888,6 +914,8 @@ class World:
         """kill -9 of the port layer: nothing of it gets to say anything."""
         assert self.execution is not None
         house = self.execution.house
+        for lifeline in self._lifelines:
+            lifeline.alive = False
         for task in [*house._operations, *house._background]:
             task.cancel()
         await self.execution._power.supervisor.close()

@@ -73,7 +73,7 @@ END
             echo 'postgres:x:999:999::/var/lib/postgresql:/bin/sh' >> etc/passwd
             echo 'postgres:x:999:' >> etc/group
             mkdir -p var/lib/postgresql/data run/postgresql usr/local/bin
-            ln -s /run var/run
+            rm -rf var/run && ln -s /run var/run
             chown -R 999:999 var/lib/postgresql run/postgresql
             chmod 700 var/lib/postgresql/data
             cat > usr/local/bin/start-postgres <<'END'

@@ -24,23 +24,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CgroupTree:
-    """``parents``: one directory (version 2) or one per controller (version 1)."""
+    """``parents``: one directory (version 2) or one per controller (version 1); they go with the last VM."""
 
     parents: Sequence[Path]
-    unified: bool
+    controllers: Sequence[str]  # version 2: what to hand down; empty on version 1
 
     @classmethod
     def open(cls, vch: str, *, root: Path = ROOT) -> CgroupTree | None:
         """Decide once what this host offers; None when nothing."""
-        try:
-            tree = (
-                cls._unified(root, vch) if (root / "cgroup.controllers").exists() else cls._legacy(root, vch)
-            )
-        except OSError as error:
-            _log.warning("VMs run without control groups: %s", error)
-            return None
+        unified = (root / "cgroup.controllers").exists()
+        tree = cls._unified(root, vch) if unified else cls._legacy(root, vch)
         if tree is None:
             _log.warning("VMs run without control groups: %s offers neither memory nor pids", root)
+            return None
+        try:
+            for parent in tree.parents:
+                tree._make(parent)
+        except OSError as error:
+            _log.warning("VMs run without control groups: %s", error)
             return None
         _log.info("control groups of VMs are in %s", ", ".join(map(str, tree.parents)))
         return tree
@@ -48,21 +49,13 @@ class CgroupTree:
     @classmethod
     def _unified(cls, root: Path, vch: str) -> CgroupTree | None:
         offered = (root / "cgroup.controllers").read_text().split()
-        wanted = [f"+{name}" for name in CONTROLLERS if name in offered]
-        if not wanted:
-            return None
-        parent = root / "mooring" / vch
-        parent.mkdir(parents=True, exist_ok=True)
-        for directory in (root, root / "mooring", parent):
-            (directory / "cgroup.subtree_control").write_text(" ".join(wanted))
-        return cls((parent,), True)
+        wanted = tuple(name for name in CONTROLLERS if name in offered)
+        return cls((root / "mooring" / vch,), wanted) if wanted else None
 
     @classmethod
     def _legacy(cls, root: Path, vch: str) -> CgroupTree | None:
         parents = [root / name / "mooring" / vch for name in CONTROLLERS if (root / name / "tasks").exists()]
-        for parent in parents:
-            parent.mkdir(parents=True, exist_ok=True)
-        return cls(tuple(parents), False) if parents else None
+        return cls(tuple(parents), ()) if parents else None
 
     def add(self, vm: str, pid: int, *, memory_mib: int) -> None:
         """Put a process into its group. A refusal is logged: the VM runs all the same."""
@@ -70,10 +63,11 @@ class CgroupTree:
         for parent in self.parents:
             group = parent / vm[:16]
             limits = {
-                "memory.max" if self.unified else "memory.limit_in_bytes": memory,
+                "memory.max" if self.controllers else "memory.limit_in_bytes": memory,
                 "pids.max": str(THREADS),
             }
             try:
+                self._make(parent)
                 group.mkdir(exist_ok=True)
                 for name, value in limits.items():
                     if (group / name).exists():
@@ -85,20 +79,29 @@ class CgroupTree:
     def remove(self, vm: str) -> None:
         for parent in self.parents:
             _remove(parent / vm[:16])
+            _remove(parent)
 
     def sweep(self, live: Collection[str]) -> None:
         """Remove the groups of VMs that no longer run."""
         keep = {vm[:16] for vm in live}
         for parent in self.parents:
-            for group in parent.iterdir():
+            for group in list(parent.iterdir()) if parent.exists() else ():
                 if group.is_dir() and group.name not in keep:
                     _remove(group)
+            _remove(parent)
+
+    def _make(self, parent: Path) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        if self.controllers:
+            for directory in (parent.parent.parent, parent.parent, parent):
+                (directory / "cgroup.subtree_control").write_text(" ".join(f"+{n}" for n in self.controllers))
 
 
 def _remove(group: Path) -> None:
+    """Only an empty group goes: a process nobody has reaped yet keeps it until the next sweep."""
     try:
         group.rmdir()
     except FileNotFoundError:
         return
-    except OSError as error:  # a dying process may still be in it; the next sweep takes it
+    except OSError as error:
         _log.debug("control group %s stays: %s", group, error)

@@ -16,7 +16,7 @@ from typing import Any
 
 from portlayer.hypervisor.base import HypervisorError, VmConfig
 from portlayer.hypervisor.qemu.devices import (
-    HOT_BUS,
+    HOT_BRIDGE,
     Profile,
     check_config,
     disk_backend,
@@ -30,7 +30,6 @@ __all__ = ["Boot", "LaunchFiles", "build", "kernel_arguments", "process_name"]
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 TRANSLATION_CACHE_MIB = 64  # QEMU's default reserves 1 GiB per VM and fills 200 MB of it
-ROOT_SLOTS = 24  # of pcie.0's 32, for disks and NICs there at start; the others go behind the bridge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class LaunchFiles:
     journal: Path
     console: Path
     taps: Mapping[str, int] = field(default_factory=dict)  # NIC id -> descriptor
-    memory: int | None = None  # descriptor of a saved memory state to start from
+    incoming: bool = False  # wait for a saved memory state instead of booting
 
 
 def process_name(vm: str) -> str:
@@ -107,8 +106,8 @@ def build(boot: Boot, config: VmConfig, files: LaunchFiles) -> list[str]:
         arguments += _vsphere(boot, files)
     arguments += _disks(boot.profile, config)
     arguments += _nics(boot.profile, config, files)
-    if files.memory is not None:
-        arguments += ("-incoming", f"fd:{files.memory}")
+    if files.incoming:
+        arguments += ("-incoming", "defer")
     return arguments
 
 
@@ -132,7 +131,7 @@ def _fast(boot: Boot, files: LaunchFiles) -> list[str]:
         *("-kernel", str(boot.kernel)),
         *("-initrd", str(boot.initrd)),
         *("-append", kernel_arguments(boot)),
-        *_json("-device", {"driver": "pci-bridge", "id": HOT_BUS, "bus": "pcie.0", "chassis_nr": 1}),
+        *_json("-device", {"driver": "pci-bridge", "id": HOT_BRIDGE, "bus": "pcie.0", "chassis_nr": 1}),
         *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
         *_json("-device", {"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "rng": "entropy"}),
         *_json("-device", {"driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0"}),
@@ -179,25 +178,19 @@ def _vsphere(boot: Boot, files: LaunchFiles) -> list[str]:
 def _disks(profile: Profile, config: VmConfig) -> list[str]:
     arguments: list[str] = []
     targets: list[int] = []
-    for slot, disk in enumerate(config.disks):
+    for disk in config.disks:
         targets.append(free_target(targets))
         arguments += _json("-blockdev", disk_backend(disk))
-        arguments += _json("-device", disk_device(disk, profile, bus=_bus(profile, slot), target=targets[-1]))
+        arguments += _json("-device", disk_device(disk, profile, target=targets[-1]))
     return arguments
 
 
 def _nics(profile: Profile, config: VmConfig, files: LaunchFiles) -> list[str]:
     arguments: list[str] = []
-    for slot, nic in enumerate(config.nics, start=len(config.disks)):
+    for nic in config.nics:
         arguments += _json("-netdev", nic_backend(nic, str(files.taps[nic.id])))
-        arguments += _json("-device", nic_device(nic, profile, bus=_bus(profile, slot)))
+        arguments += _json("-device", nic_device(nic, profile))
     return arguments
-
-
-def _bus(profile: Profile, slot: int) -> str:
-    if profile is Profile.VSPHERE:
-        return "pci.0"
-    return "pcie.0" if slot < ROOT_SLOTS else HOT_BUS
 
 
 def _json(option: str, value: Mapping[str, Any]) -> Sequence[str]:

@@ -42,10 +42,11 @@ class Profile(enum.Enum):
     VSPHERE = "vsphere"  # what ESXi shows: pvscsi, vmxnet3, CD-ROM with the ISO
 
 
-HOT_BUS = "hot"  # one PCI bridge with 31 slots that ACPI hot plug serves
+HOT_BRIDGE = "hot"  # a PCI bridge with 31 slots that ACPI hot plug serves; pcie.0 itself lets nothing go
+HOT_BUS = {Profile.FAST: HOT_BRIDGE, Profile.VSPHERE: "pci.0"}
 SCSI_BUS = "scsi0.0"
 SCSI_RESERVED = 7  # the controller's own target on ESXi
-MAX_DISKS = {Profile.FAST: 32, Profile.VSPHERE: 15}
+MAX_DISKS = {Profile.FAST: 22, Profile.VSPHERE: 15}
 MAX_NICS = {Profile.FAST: 8, Profile.VSPHERE: 8}
 
 _FORMATS = {".vmdk": "vmdk", ".qcow2": "qcow2", ".raw": "raw", ".img": "raw", ".iso": "raw"}
@@ -148,7 +149,7 @@ def disk_backend(disk: Disk) -> dict[str, Any]:
     }
 
 
-def disk_device(disk: Disk, profile: Profile, *, bus: str, target: int) -> dict[str, Any]:
+def disk_device(disk: Disk, profile: Profile, *, target: int) -> dict[str, Any]:
     """The device in front of the backend; ``target`` counts only on SCSI.
 
     Errors are reported to the guest: QEMU's default would pause the VM when the
@@ -172,7 +173,7 @@ def disk_device(disk: Disk, profile: Profile, *, bus: str, target: int) -> dict[
     return {
         "driver": "virtio-blk-pci",
         "id": disk_device_id(disk.id),
-        "bus": bus,
+        "bus": HOT_BUS[profile],
         "drive": disk_node(disk.id),
         "serial": disk.id,
         **errors,
@@ -201,11 +202,11 @@ def nic_backend(nic: Nic, fd: str) -> dict[str, Any]:
     return {"type": "tap", "id": nic_backend_id(nic.id), "fd": fd}
 
 
-def nic_device(nic: Nic, profile: Profile, *, bus: str) -> dict[str, Any]:
+def nic_device(nic: Nic, profile: Profile) -> dict[str, Any]:
     device: dict[str, Any] = {
         "driver": "virtio-net-pci",
         "id": nic_device_id(nic.id),
-        "bus": bus,
+        "bus": HOT_BUS[profile],
         "netdev": nic_backend_id(nic.id),
         "mac": nic.mac,
         "romfile": "",  # no network boot: the option ROM costs start-up time

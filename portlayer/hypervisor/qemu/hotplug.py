@@ -15,7 +15,6 @@ from collections.abc import Iterable
 
 from portlayer.hypervisor.base import Disk, HypervisorError, Nic
 from portlayer.hypervisor.qemu.devices import (
-    HOT_BUS,
     Profile,
     disk_backend,
     disk_device,
@@ -35,7 +34,6 @@ __all__ = ["Unplugged", "add_disk", "add_nic", "reconcile", "remove_disk", "remo
 
 UNPLUG_TIMEOUT = 20.0
 ASK_AGAIN = 2.0
-_BUS = {Profile.FAST: HOT_BUS, Profile.VSPHERE: "pci.0"}
 _log = logging.getLogger(__name__)
 
 
@@ -79,7 +77,7 @@ async def add_nic(monitor: Monitor, nic: Nic, profile: Profile) -> None:
             await monitor.execute("closefd", fdname=backend["fd"])
         raise
     try:
-        await monitor.run("device_add", nic_device(nic, profile, bus=_BUS[profile]))
+        await monitor.run("device_add", nic_device(nic, profile))
     except MonitorError:
         await monitor.execute("netdev_del", id=nic_backend_id(nic.id))
         raise
@@ -95,7 +93,7 @@ async def add_disk(monitor: Monitor, disk: Disk, profile: Profile, taken: Iterab
     target = free_target(taken)
     await monitor.run("blockdev-add", disk_backend(disk))
     try:
-        await monitor.run("device_add", disk_device(disk, profile, bus=_BUS[profile], target=target))
+        await monitor.run("device_add", disk_device(disk, profile, target=target))
     except MonitorError:
         await monitor.execute("blockdev-del", node_name=disk_node(disk.id))
         raise

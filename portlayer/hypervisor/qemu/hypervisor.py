@@ -19,7 +19,6 @@ from portlayer.hypervisor.base import (
     HypervisorError,
     Nic,
     NoSuchVm,
-    NotSupported,
     PowerState,
     VmConfig,
     VmEvent,
@@ -28,13 +27,13 @@ from portlayer.hypervisor.base import (
 from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, check_config
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.machine import Machine
-from portlayer.hypervisor.qemu.runtime import tail
+from portlayer.hypervisor.qemu.runtime import RunDirectory, tail
 from vch.config import VchConfig
 
 __all__ = ["QemuHypervisor"]
 
 T = TypeVar("T")
-TRIM_INTERVAL = 30.0
+HOUSEKEEPING_INTERVAL = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +45,7 @@ class QemuHypervisor:
         self._creating: set[str] = set()
         self._watchers: weakref.WeakSet[_Watcher] = weakref.WeakSet()
         self._steps: set[asyncio.Task[Any]] = set()
-        self._trimmer: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     # -- our own life
 
@@ -57,31 +56,26 @@ class QemuHypervisor:
         self._host_or_none = host
         records = await asyncio.to_thread(host.store.open)
         self._machines = {vm: Machine(host, record, self._emit) for vm, record in records.items()}
-        results = await asyncio.gather(*(m.attach() for m in self._machines.values()), return_exceptions=True)
-        for machine, result in zip(self._machines.values(), results, strict=True):
-            if isinstance(result, BaseException):
-                raise HypervisorError(
-                    f"VM {machine.id[:12]}: cannot tell whether it runs: {result!r}"
-                ) from result
+        await asyncio.gather(*(machine.attach() for machine in self._machines.values()))
         await asyncio.to_thread(self._sweep_runs, host)
-        if host.cgroups is not None:
-            live = [vm for vm, machine in self._machines.items() if machine.power is not PowerState.OFF]
-            await asyncio.to_thread(host.cgroups.sweep, live)
-        self._trimmer = asyncio.create_task(self._trim_for_ever())
+        await self._tidy()
+        self._keeper = asyncio.create_task(self._keep_house())
 
     def _sweep_runs(self, host: Host) -> None:
         known = {host.run_directory(vm).path for vm in self._machines}
         for entry in (self._config.paths.run / "vm").iterdir():
             if entry in known:
                 continue
-            # Nobody can tell us which VM that was: its directory is gone. Its process, if any, has lost
-            # its disks' owner too, but only a human may decide that.
-            _log.warning("%s belongs to no VM and is left alone", entry)
+            stray = RunDirectory(entry, entry.name)
+            if stray.held():  # somebody took the VM's directory away from under it: a case for a human
+                _log.error("a QEMU runs that belongs to no VM: see %s", stray.log)
+            else:
+                stray.remove()
 
     async def close(self) -> None:
-        if self._trimmer is not None:
-            self._trimmer.cancel()
-            await asyncio.wait((self._trimmer,))
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait((self._keeper,))
         if self._steps:
             await asyncio.wait(self._steps)
         for machine in self._machines.values():
@@ -141,12 +135,14 @@ class QemuHypervisor:
         await self._unbroken(self._machine(vm).resume())
 
     async def snapshot(self, vm: str, name: str) -> None:
-        self._machine(vm)
-        raise NotSupported(f"VM {vm[:12]}: snapshot {name}: the qemu back end makes no snapshots yet")
+        await self._unbroken(self._machine(vm).snapshot(name))
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
-        self._machine(vm)
-        raise NotSupported(f"VM {vm[:12]}: clone {config.id[:12]}: the qemu back end makes no clones yet")
+        return await self._unbroken(self._clone(self._machine(vm), config))
+
+    async def _clone(self, source: Machine, config: VmConfig) -> VmInfo:
+        async with source.state_for(config) as memory:
+            return await self._create(config, memory=memory)
 
     async def delete(self, vm: str) -> None:
         machine = self._machines.get(vm)
@@ -227,12 +223,22 @@ class QemuHypervisor:
         if not task.cancelled() and task.exception() is not None:
             _log.debug("step failed: %s", task.exception())
 
-    async def _trim_for_ever(self) -> None:
+    async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(TRIM_INTERVAL)
-            for machine in list(self._machines.values()):
-                if machine.power is not PowerState.OFF:
-                    await asyncio.to_thread(machine.trim)
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL)
+            try:
+                await self._tidy()
+            except OSError as error:
+                _log.error("housekeeping: %s", error)
+
+    async def _tidy(self) -> None:
+        """What nobody waits for: output of talkative guests, control groups of the dead."""
+        running = [machine for machine in self._machines.values() if machine.power is not PowerState.OFF]
+        for machine in running:
+            await asyncio.to_thread(machine.trim)
+        if self._host.cgroups is not None:
+            live = [machine.id for machine in self._machines.values() if machine.busy]
+            await asyncio.to_thread(self._host.cgroups.sweep, live)
 
 
 class _Watcher(AsyncIterator[VmEvent]):

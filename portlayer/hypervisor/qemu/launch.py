@@ -6,20 +6,24 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from portlayer.hypervisor.base import HypervisorError, LaunchError, VmConfig
 from portlayer.hypervisor.qemu.commandline import LaunchFiles, build
 from portlayer.hypervisor.qemu.devices import free_target
 from portlayer.hypervisor.qemu.host import Host
+from portlayer.hypervisor.qemu.memory import Migration, restore
 from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
 from portlayer.hypervisor.qemu.process import QemuProcess, spawn
 from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
 from portlayer.hypervisor.qemu.store import VmDirectory
 from portlayer.hypervisor.qemu.tap import open_tap
 
-__all__ = ["Launch", "last_words", "launch"]
+__all__ = ["Launch", "hardware", "last_words", "launch"]
 
+T = TypeVar("T")
 GREETING_TIMEOUT = 60.0  # dozens of starts at once on few processors
 _log = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ class Launch:
     launched: Launched
 
 
-async def launch(host: Host, config: VmConfig, handler: EventHandler) -> Launch:
+async def launch(host: Host, config: VmConfig, handler: EventHandler, migration: Migration) -> Launch:
     """Start QEMU and shake hands with its monitor.
 
     Raises:
@@ -40,12 +44,7 @@ async def launch(host: Host, config: VmConfig, handler: EventHandler) -> Launch:
     directory = host.store.directory(config.id)
     run = host.run_directory(config.id)
     accelerator = await host.accelerator.choose()
-    launched = Launched(
-        profile=host.profile.value,
-        accelerator=accelerator,
-        disks=_targets(config),
-        nics=tuple(nic.id for nic in config.nics),
-    )
+    launched = hardware(host, config, accelerator)
     process: QemuProcess | None = None
     try:
         await asyncio.to_thread(host.store.prepare_start, config)
@@ -54,6 +53,8 @@ async def launch(host: Host, config: VmConfig, handler: EventHandler) -> Launch:
         process = await _spawn(host, config, accelerator, directory, run)
         _confine(host, config, process)
         monitor = await _greet(config.id, run, process, handler)
+        if directory.memory.exists():
+            await _first_of(restore(monitor, migration, directory.memory), process)
     except BaseException as error:
         words = last_words(run, directory)
         if process is not None:
@@ -83,9 +84,6 @@ async def _spawn(
         monitor = ours.enter_context(run.listen(run.monitor)).fileno()
         channel = ours.enter_context(run.listen(run.channel)).fileno()
         taps = {nic.id: owned(open_tap(nic.id)) for nic in config.nics}
-        memory = None
-        if directory.memory.exists():
-            memory = owned(os.open(directory.memory, os.O_RDONLY | os.O_CLOEXEC))
         arguments = build(
             host.boot(accelerator),
             config,
@@ -96,17 +94,14 @@ async def _spawn(
                 journal=directory.journal,
                 console=directory.console,
                 taps=taps,
-                memory=memory,
+                incoming=directory.memory.exists(),
             ),
         )
-        inherited = [lock, monitor, channel, *taps.values()]
-        if memory is not None:
-            inherited.append(memory)
         pid = await asyncio.to_thread(
             spawn,
             arguments,
             credentials=host.credentials,
-            descriptors=inherited,
+            descriptors=[lock, monitor, channel, *taps.values()],
             output=owned(run.open_log()),
         )
         process = QemuProcess(pid)
@@ -125,26 +120,37 @@ def _confine(host: Host, config: VmConfig, process: QemuProcess) -> None:
 
 async def _greet(vm: str, run: RunDirectory, process: QemuProcess, handler: EventHandler) -> Monitor:
     """The first session, or the process's end, whichever comes first."""
-    connecting = asyncio.ensure_future(Monitor.connect(vm, run.monitor, handler, timeout=GREETING_TIMEOUT))
+    return await _first_of(Monitor.connect(vm, run.monitor, handler, timeout=GREETING_TIMEOUT), process)
+
+
+async def _first_of(step: Coroutine[Any, Any, T], process: QemuProcess) -> T:
+    """Do ``step`` as long as the process lives."""
+    doing = asyncio.ensure_future(step)
     ending = asyncio.ensure_future(process.wait())
     try:
-        await asyncio.wait((connecting, ending), return_when=asyncio.FIRST_COMPLETED)
-        if connecting.done():
-            return connecting.result()
-        raise MonitorLost(f"QEMU ended before it answered on {run.monitor}")
+        await asyncio.wait((doing, ending), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise MonitorLost("QEMU ended before it was ready")
     finally:
         ending.cancel()
-        if not connecting.done():
-            await asyncio.wait((connecting,), timeout=1)  # the peer's end ends it
-        if not connecting.cancel():
-            connecting.exception()
+        if not doing.done():
+            await asyncio.wait((doing,), timeout=1)  # the peer's end ends it
+        if not doing.cancel():
+            doing.exception()
 
 
-def _targets(config: VmConfig) -> dict[str, int]:
+def hardware(host: Host, config: VmConfig, accelerator: str) -> Launched:
+    """What a QEMU that starts from ``config`` has."""
     targets: dict[str, int] = {}
     for disk in config.disks:
         targets[disk.id] = free_target(targets.values())
-    return targets
+    return Launched(
+        profile=host.profile.value,
+        accelerator=accelerator,
+        disks=targets,
+        nics=tuple(nic.id for nic in config.nics),
+    )
 
 
 def last_words(run: RunDirectory, directory: VmDirectory) -> str:

@@ -20,7 +20,7 @@ from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 
 from portlayer.hypervisor.base import HypervisorError
 
-__all__ = ["Monitor", "MonitorError", "MonitorLost"]
+__all__ = ["EventHandler", "Monitor", "MonitorError", "MonitorLost"]
 
 EventHandler = Callable[[str, Mapping[str, Any]], None]
 TIMEOUT = 30.0

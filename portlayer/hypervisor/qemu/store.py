@@ -13,6 +13,7 @@ import binascii
 import json
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,18 @@ class VmStore:
             _log.info("swept %s", self._root / name)
         records: dict[str, Record] = {}
         for entry in sorted(self._root.iterdir()):
-            sweep(entry)
+            directory = VmDirectory(entry)
             try:
-                record = decode((entry / "config.json").read_bytes())
+                record = decode(directory.config.read_bytes())
             except (OSError, HypervisorError) as error:
                 _log.error("VM directory %s is not readable and is left alone: %s", entry, error)
                 continue
             if record.config.id != entry.name:
                 _log.error("VM directory %s holds VM %s and is left alone", entry, record.config.id)
                 continue
+            for parent in (entry, directory.snapshots):
+                if parent.is_dir():
+                    sweep(parent)
             records[entry.name] = record
         return records
 
@@ -107,6 +111,8 @@ class VmStore:
         final = VmDirectory(self._root / config.id)
         draft = VmDirectory(self._root / f"{NEW}{config.id}")
         record = Record(config=config, version=1)
+        if draft.path.exists():  # a former attempt failed half-way
+            shutil.rmtree(draft.path)
         draft.path.mkdir(mode=0o711)
         draft.path.chmod(0o711)  # QEMU passes through to the files that are its own
         write_file(draft.config, encode(record))

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import tarfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -292,9 +293,10 @@ class Interaction(Base, rpc.InteractionServicer):
     @unary
     async def StatPath(self, request: pb.PathRequest, context: Any) -> tether_pb2.PathStat:
         machine = self.host.machine(request.id)
-        if request.path not in machine.files:
+        path = request.path.rstrip(b"/") or b"/"
+        if path not in machine.files:
             raise Refusal(pb.NO_SUCH_PATH, "no such path")
-        return _stat(request.path, machine.files[request.path])
+        return _stat(path, machine.files[path])
 
     async def CopyOut(self, request: pb.PathRequest, context: Any) -> AsyncIterator[pb.CopyOutChunk]:
         machine = self.host.machines[request.id]
@@ -315,7 +317,7 @@ class Interaction(Base, rpc.InteractionServicer):
             tarfile.open(fileobj=io.BytesIO(data)).close()
         except tarfile.TarError as error:
             await abort(context, Refusal(pb.BAD_LAYER, str(error)))
-        self.host.machine(opening.id).files[opening.path] = data
+        self.host.machine(opening.id).files[opening.path.rstrip(b"/")] = data
         return EMPTY
 
 
@@ -338,7 +340,10 @@ class Volumes(Base, rpc.VolumesServicer):
 
     @unary
     async def List(self, request: tether_pb2.Empty, context: Any) -> pb.VolumeList:
-        return pb.VolumeList(volumes=self.host.volumes.values())
+        volumes = pb.VolumeList(volumes=self.host.volumes.values())
+        for volume in volumes.volumes:
+            volume.users.extend(self.host.users(volume.name))
+        return volumes
 
     @unary
     async def Remove(self, request: pb.RemoveVolumeRequest, context: Any) -> tether_pb2.Empty:
@@ -354,7 +359,33 @@ class Volumes(Base, rpc.VolumesServicer):
 class Networks(Base, rpc.NetworksServicer):
     @unary
     async def List(self, request: tether_pb2.Empty, context: Any) -> pb.NetworkList:
-        return pb.NetworkList(networks=self.host.networks.values())
+        return pb.NetworkList(networks=[self.host.network(name) for name in self.host.networks])
+
+    @unary
+    async def Create(self, request: pb.Network, context: Any) -> pb.Network:
+        if any(network.name == request.name for network in self.host.networks.values()):
+            raise Refusal(pb.NAME_IN_USE, f"network with name {request.name} already exists")
+        network = pb.Network()
+        network.CopyFrom(request)
+        network.id = f"{time.time_ns() + len(self.host.networks):064x}"[::-1]
+        network.created_at = time.time_ns()
+        if not network.pools:
+            network.pools.add(subnet="172.30.9.0/24", gateway="172.30.9.1")
+        self.host.networks[network.id] = network
+        self.host.emit(network=pb.NetworkChange(kind=pb.NetworkChange.CREATED, network=network))
+        return network
+
+    @unary
+    async def Remove(self, request: pb.NetworkRef, context: Any) -> tether_pb2.Empty:
+        network = self.host.network(request.id)
+        if network.endpoints:
+            raise Refusal(
+                pb.NETWORK_IN_USE,
+                f"error while removing network: network {network.name} has active endpoints",
+            )
+        del self.host.networks[request.id]
+        self.host.emit(network=pb.NetworkChange(kind=pb.NetworkChange.REMOVED, network=network))
+        return EMPTY
 
 
 class Layers(Base, rpc.LayersServicer):
@@ -431,7 +462,10 @@ def _exec_state(exec_id: str, process: Process) -> tether_pb2.ExecState:
 
 def _stat(path: bytes, data: bytes) -> tether_pb2.PathStat:
     return tether_pb2.PathStat(
-        name=path.rpartition(b"/")[2], size=len(data), mode=0o100644, mtime=1_000_000_000
+        name=path.rpartition(b"/")[2],
+        size=len(data),
+        mode=0o100644 if data else 0o040755,
+        mtime=1_000_000_000,
     )
 
 

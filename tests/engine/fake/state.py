@@ -33,7 +33,7 @@ async def abort(context: Any, error: Refusal) -> None:
     metadata = [("mooring-reason", pb.Reason.Name(error.reason))]
     if error.exit_code:
         metadata.append(("mooring-exit-code", str(error.exit_code)))
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), metadata)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), tuple(metadata))
 
 
 class Process:
@@ -151,6 +151,24 @@ class FakeHost:
             pools=[pb.Pool(subnet=subnet, gateway=gateway)],
             builtin=builtin,
         )
+
+    def network(self, network_id: str) -> pb.Network:
+        """The network with the endpoints of the containers that run on it."""
+        if network_id not in self.networks:
+            raise Refusal(pb.NO_SUCH_NETWORK, f"network {network_id} not found")
+        network = pb.Network()
+        network.CopyFrom(self.networks[network_id])
+        for machine in self.machines.values():
+            for endpoint in machine.handle.spec.endpoints:
+                if endpoint.network == network_id and machine.state.status == Status.RUNNING:
+                    network.endpoints.add(
+                        container=machine.handle.id,
+                        name=machine.handle.spec.name,
+                        endpoint_id=endpoint.endpoint_id,
+                        mac=endpoint.assigned_mac,
+                        ipv4=endpoint.assigned_ipv4,
+                    )
+        return network
 
     # ------------------------------------------------------------ events
 

@@ -16,7 +16,7 @@ from tests.engine.registry.server import FakeRegistry, digest_of
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -45,6 +45,10 @@ def archive(files: Sequence[tuple[str, bytes]]) -> bytes:
 
 def zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
+
+
+def _suffix(blob: bytes) -> str:
+    return {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}.get(blob[:2], "")
 
 
 @dataclass
@@ -110,7 +114,7 @@ def sample(
         },
         "layers": [
             {
-                "mediaType": DOCKER_LAYER if docker else OCI_LAYER,
+                "mediaType": DOCKER_LAYER if docker else OCI_LAYER + _suffix(blob),
                 "digest": digest_of(blob),
                 "size": len(blob),
             }

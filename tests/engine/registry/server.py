@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,8 +102,10 @@ class FakeRegistry:
         )
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator["FakeRegistry"]:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+    async def serving(self, listener: socket.socket | None = None) -> AsyncIterator["FakeRegistry"]:
+        if listener is None:
+            listener = socket.create_server(("127.0.0.1", 0))
+        server = await asyncio.start_server(self._connected, sock=listener)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

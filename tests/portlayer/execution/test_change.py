@@ -224,7 +224,7 @@ async def test_a_running_vm_does_not_grow(world: World) -> None:
     await world.execution.kill(ID, 9)
     await world.execution.update(UpdateContainerRequest(id=ID, resources=Resources(memory=1 << 30)))
     await world.execution.start(ID)
-    assert world.vm(ID).config.memory_mib == 1024 + 96
+    assert world.vm(ID).config.memory_mib == 1024 + 22 + 96
 
 
 async def test_an_update_that_cannot_be_saved_is_taken_back_in_the_guest(world: World) -> None:

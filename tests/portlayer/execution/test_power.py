@@ -77,7 +77,7 @@ def boot_network(world: World) -> str:
 async def test_a_vm_is_sized_for_its_limits(world: World) -> None:
     await world.running(ID, resources=Resources(memory=100 << 20, nano_cpus=1_500_000_000))
     config = world.vm(ID).config
-    assert config.memory_mib == 100 + 96
+    assert config.memory_mib == 100 + 3 + 96
     assert config.vcpus == 2
 
 

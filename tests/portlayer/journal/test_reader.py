@@ -134,3 +134,19 @@ def test_every_byte_is_seen_once_and_in_order(
             wrote += step
     assert read + read_all(reader) == wrote
     reader.close()
+
+
+def test_what_a_reader_holds_is_limited(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portlayer.journal.reader.HELD_LIMIT", 500)
+    journal.out(b"a")
+    reader = from_start(journal.path)
+    for _ in range(20):
+        journal.out(b"x" * 300)
+        reader.hold()
+        journal.rotate(keep=0)
+    journal.out(b"end")
+    said = read_all(reader)
+    assert said.startswith(b"a")
+    assert said.endswith(b"end")
+    assert len(said) < 5 * 300
+    reader.close()

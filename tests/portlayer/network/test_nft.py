@@ -17,6 +17,7 @@ RULES = Ruleset(
             gateway4="172.30.0.1",
             subnet6="fd00:1::/64",
             gateway6="fd00:1::1",
+            dns_port=1053,
         ),
         Bridge(interface="mrback", subnet4="172.30.1.0/24", gateway4="172.30.1.1", internal=True),
         Bridge(
@@ -75,6 +76,20 @@ def test_each_family_gets_its_publications() -> None:
     assert elements(text, "everywhere6") == ["sctp . 5 : fd00:1::2 . 6", "tcp . 8080 : fd00:1::2 . 80"]
     assert elements(text, "host4") == ["127.0.0.1 . udp . 53 : 172.30.0.2 . 5353"]
     assert elements(text, "host6") == ["::1 . tcp . 1 : fd00:1::2 . 2"]
+
+
+def test_a_dns_server_on_another_port_is_reached_on_53() -> None:
+    text = render(RULES)
+    for line in (
+        'iifname "mrfront" ip daddr 172.30.0.1 udp dport 53 dnat ip to 172.30.0.1:1053',
+        'iifname "mrfront" ip6 daddr fd00:1::1 tcp dport 53 dnat ip6 to [fd00:1::1]:1053',
+    ):
+        assert text.index(line) < text.index("iifname @internal return")
+    assert elements(text, "dns4") == [
+        '"mrback" . 172.30.1.1 . 53',
+        '"mrfront" . 172.30.0.1 . 1053',
+        '"mrquiet" . 172.30.2.1 . 53',
+    ]
 
 
 def test_internal_networks_are_not_masqueraded_and_quiet_ones_not_talkative() -> None:

@@ -228,3 +228,14 @@ class TestLeases:
         assert entry.macs == {e.assigned_mac: c for c, e in held.items()}
         owners = {str(a): entry.pools[4].owner(a) for a in ipaddress.ip_network("10.0.0.0/29")}
         assert {a: o for a, o in owners.items() if o} == {a: c for c, a in addresses.items()}
+
+    def test_after_a_refusal_the_lease_is_what_it_was(self, registry: Registry) -> None:
+        entry = create(registry)
+        registry.allocate("c1", Endpoint(network=entry.id))
+        registry.allocate("c2", Endpoint(network=entry.id, mac="02:00:00:00:00:01"))
+        mine = registry.allocate("c2", Endpoint(network=entry.id))
+        assert mine.assigned_mac == "02:00:00:00:00:01"
+        with pytest.raises(PortLayerError):
+            registry.allocate("c2", Endpoint(network=entry.id, ipv4="172.30.0.2"))
+        assert registry.leases["c2"][entry.id] == mine
+        assert entry.macs["02:00:00:00:00:01"] == "c2" and len(entry.macs) == 2

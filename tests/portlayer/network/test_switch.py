@@ -48,7 +48,7 @@ def port(host: int, ip: str = "") -> PortBinding:
 
 def test_taps_are_named_after_container_and_endpoint(world: World) -> None:
     attachment = world.attachment(C1, "a", "b")
-    nics = world.switch.plug(attachment).nics()
+    nics = world.switch.plug(attachment).nics(world.ids.values())
     assert [nic.tap for nic in nics] == [f"mt11111111{e.endpoint_id[:2]}" for e in attachment.endpoints]
     assert [nic.network for nic in nics] == [world.ids["a"], world.ids["b"]]
     assert nics[0].mac == "02:42:ac:1e:00:02" and nics[0].mtu == 1500
@@ -73,8 +73,19 @@ def test_plugging_again_keeps_taps_and_names_of_interfaces(world: World) -> None
     after = world.switch.plug(world.attachment(C1, "b", "in"))
     b, inside = world.ids["b"], world.ids["in"]
     assert after.taps[b] == before.taps[b]
-    assert after.interface_names == {b: "eth1", inside: "eth0"}
-    assert world.switch.on(world.ids["a"]) == []
+    assert after.interface_names == {b: "eth1", inside: "eth2", world.ids["a"]: "eth0"}
+
+
+def test_an_endpoint_that_is_not_named_stays_until_it_is_unplugged(world: World) -> None:
+    a, b = world.ids["a"], world.ids["b"]
+    first = world.switch.plug(world.attachment(C1, "a", "b"))
+    second = world.switch.plug(world.attachment(C1, "b"))
+    assert second.taps == first.taps and world.switch.is_plugged(C1, a)
+    assert [nic.network for nic in second.nics([b])] == [b]
+    world.switch.put(C1, second.without(a))
+    assert not world.switch.is_plugged(C1, a)
+    third = world.switch.plug(world.attachment(C1, "b", "in"))
+    assert third.interface_names == {b: "eth1", world.ids["in"]: "eth0"}
 
 
 def test_a_former_life_is_continued(world: World) -> None:
@@ -103,7 +114,16 @@ def test_published_ports_lead_to_the_endpoint_with_the_default_route(world: Worl
     plug = world.switch.plug(world.attachment(C1, "b", "a", ports=[port(8080), port(0)]))
     (published,) = plug.published()
     assert (published.ipv4, published.ipv6) == ("172.30.0.2", "fd00::2")  # a is first by name, b has IPv6
-    assert plug.flows()[0] == {("tcp", 8080)}
+    assert plug.ports() == {("tcp", 8080, "172.30.0.2 fd00::2")}
+
+
+def test_the_network_s_host_binding_applies_to_ports_without_an_address(world: World) -> None:
+    option = "com.docker.network.bridge.host_binding_ipv4"
+    entry = world.registry.prepare(Network(name="bound", options={option: "127.0.0.1"}), [])
+    world.registry.add(entry)
+    world.ids["bound"] = entry.id
+    plug = world.switch.plug(world.attachment(C1, "bound", ports=[port(80), port(81, "10.0.0.1")]))
+    assert [p.address for p in plug.published()] == ["127.0.0.1", "10.0.0.1"]
 
 
 def test_internal_networks_publish_nothing(world: World) -> None:
@@ -120,7 +140,7 @@ def test_an_ipv6_host_address_needs_an_ipv6_network(world: World) -> None:
 
 def test_none_has_no_interface(world: World) -> None:
     plug = world.switch.plug(world.attachment(C1, "none"))
-    assert plug.nics() == [] and plug.guests() == []
+    assert plug.nics(world.ids.values()) == [] and plug.guests() == []
 
 
 def test_guests(world: World) -> None:

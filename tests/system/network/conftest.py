@@ -1,10 +1,11 @@
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from tests.system.network.lab import Lab
+from tests.system.network.lab import Lab, Vch
 
 
 @pytest.fixture
@@ -16,3 +17,10 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield lab
     finally:
         lab.close()
+
+
+@pytest_asyncio.fixture
+async def tenant(lab: Lab) -> AsyncIterator[Vch]:
+    tenant = await lab.vch().open()
+    yield tenant
+    await tenant.manager.close()

@@ -21,12 +21,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from portlayer.network import Attachment, NetworkManager, PluggedNic
 from portlayer.portlayer_pb2 import Endpoint, Network, Pool, PortBinding
 from tether.tether_pb2 import Interface, Resolver
 
+ROOT = Path(__file__).resolve().parents[3]
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
@@ -36,8 +38,8 @@ OUTSIDE4, OUTSIDE6 = "198.51.100.2", "2001:db8:51::2"
 HOST4, HOST6 = "198.51.100.1", "2001:db8:51::1"
 
 
-def run(*command: str, check: bool = True, input: str | None = None) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, input=input)
+def run(*command: str, check: bool = True, cwd: str | None = None) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=cwd)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -90,7 +92,7 @@ class Space:
         self.start(_UDP_SERVER if udp else _TCP_SERVER, str(port), text or self.name)
 
     async def ask(
-        self, address: str, port: int, *, udp: bool = False, timeout: float = 2, source: str = ""
+        self, address: str, port: int, *, udp: bool = False, timeout: float = 10, source: str = ""
     ) -> str:
         """The server's answer, or "timeout", "refused", "unreachable"."""
         kind = "udp" if udp else "tcp"
@@ -99,7 +101,7 @@ class Space:
 
     async def resolve(self, server: str, name: str, kind: str = "A", *options: str) -> list[str]:
         """dig: answers, sorted; [status] when there is none."""
-        dig = ("dig", "+time=8", "+tries=1", *options, f"@{server}", name, kind)
+        dig = ("dig", "+time=8", "+tries=1", *options, f"@{server}", "-q", name, "-t", kind)
         out = await asyncio.to_thread(self.run, *dig, check=False)
         answers = [line.split()[-1] for line in _section(out, "ANSWER SECTION")]
         status = out.partition("status: ")[2].partition(",")[0]
@@ -127,6 +129,11 @@ class Guest(Space):
         self.resolver = Resolver()
         self._wires: dict[str, Wire] = {}
 
+    def neighbours(self) -> dict[str, str]:
+        """Address -> MAC, of the addresses that are known."""
+        words = [line.split() for line in self.run("ip", "neigh").splitlines()]
+        return {w[0]: w[w.index("lladdr") + 1] for w in words if "lladdr" in w}
+
     @property
     def nameserver(self) -> str:
         return self.resolver.servers[0]
@@ -143,6 +150,11 @@ class Guest(Space):
             if interface.mac not in self._wires:
                 self._wires[interface.mac] = Wire(taps[interface.mac], self.name, interface.name)
                 self._set_up(interface)
+        for family in ("-4", "-6"):
+            self.run("ip", family, "route", "flush", "default")
+        for interface in interfaces:
+            for route in interface.routes:
+                self.run("ip", "route", "add", route.destination, "via", route.gateway, "dev", interface.name)
 
     def _set_up(self, interface: Interface) -> None:
         name = interface.name
@@ -150,8 +162,6 @@ class Guest(Space):
         for address in interface.addresses:
             nodad = ["nodad"] if ":" in address else []
             self.run("ip", "addr", "add", address, "dev", name, *nodad)
-        for route in interface.routes:
-            self.run("ip", "route", "add", route.destination, "via", route.gateway, "dev", name)
 
     def unplug(self) -> None:
         for wire in self._wires.values():
@@ -264,8 +274,7 @@ class Vch:
         *networks: str | Endpoint,
         ports: Sequence[PortBinding] = (),
         dns: Sequence[str] = (),
-        boot: bool = True,
-    ) -> Guest | None:
+    ) -> Guest:
         container = secrets.token_hex(32)
         wanted = [n if isinstance(n, Endpoint) else Endpoint(network=self.network_id(n)) for n in networks]
         attachment = Attachment(
@@ -278,8 +287,6 @@ class Vch:
         )
         nics = await self.manager.plug(attachment)
         self.attachments[name] = attachment
-        if not boot:
-            return None
         guest = self.lab.guest()
         self.guests[name] = guest
         guest.configure(nics, *self.manager.interfaces(attachment))
@@ -288,6 +295,38 @@ class Vch:
     def address(self, name: str, version: int = 4, index: int = 0) -> str:
         endpoint = self.attachments[name].endpoints[index]
         return (endpoint.assigned_ipv4 if version == 4 else endpoint.assigned_ipv6).partition("/")[0]
+
+    def gateway(self, network: str, version: int = 4) -> str:
+        pools = self.manager.get(self.network_id(network)).pools
+        return next(pool.gateway for pool in pools if (":" in pool.gateway) == (version == 6))
+
+    async def connect(self, name: str, endpoint: Endpoint) -> None:
+        old = self.attachments[name]
+        leased = self.manager.allocate(old.container, name, endpoint)
+        await self._change(name, replace(old, endpoints=[*old.endpoints, leased]))
+
+    async def disconnect(self, name: str, network: str) -> None:
+        old = self.attachments[name]
+        await self.manager.unplug(old.container, network)
+        self.manager.release(old.container, network)
+        await self._change(name, replace(old, endpoints=[e for e in old.endpoints if e.network != network]))
+
+    async def _change(self, name: str, attachment: Attachment) -> None:
+        nics = await self.manager.plug(attachment)
+        self.attachments[name] = attachment
+        self.guests[name].configure(nics, *self.manager.interfaces(attachment))
+
+    def traces(self) -> list[str]:
+        """Everything on the host that carries this VCH's mark."""
+        links = self.lab.host.run("ip", "-d", "link").splitlines()
+        rules = self.lab.host.run("nft", "list", "ruleset").splitlines()
+        return [line.strip() for line in (*links, *rules) if self.id in line]
+
+    async def remove(self) -> None:
+        """What the administrator's delete does on the host."""
+        await asyncio.to_thread(
+            run, sys.executable, "-m", "portlayer.network", "remove", self.id, cwd=str(ROOT)
+        )
 
     async def stop(self, name: str) -> None:
         attachment = self.attachments.pop(name)
@@ -320,6 +359,11 @@ class Lab:
         guest = Guest(f"{self._prefix}-g{next(self._number)}")
         self.spaces.append(guest)
         return guest
+
+    def links(self) -> set[str]:
+        """The host's interfaces."""
+        lines = self.host.run("ip", "-br", "link").splitlines()
+        return {line.split()[0].partition("@")[0] for line in lines}
 
     def vch(self, *, dns: Sequence[str] = ()) -> Vch:
         return Vch(self, self._root / f"vch{next(self._number)}", dns=dns)
