@@ -198,9 +198,12 @@ class ImageStore:
             "diff_id": diff_id,
             "labels": dict(labels),
         }
+        what = f"layer {chain_id}"
+        # translated twice: whether the disk is full shows only while the failed attempt is still there
         with (
+            translated(what, place=self._root),
             durable.new_directory(self._root) as directory,
-            translated(f"layer {chain_id}", place=self._root),
+            translated(what, place=self._root),
         ):
             self._step("layer:directory")
             depth = self._layers[parent].depth if parent else 1
