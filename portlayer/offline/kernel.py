@@ -12,8 +12,8 @@ __all__ = [
     "MS_NOSUID",
     "MS_RDONLY",
     "bind",
-    "branch_mounts",
     "die_with_parent",
+    "follow_mounts",
     "mount",
     "private_mounts",
     "share_mounts",
@@ -48,24 +48,20 @@ def _call(what: str, result: int) -> None:
 
 
 def private_mounts() -> None:
-    """From here on, nobody sees our mounts, and nobody else keeps them busy."""
+    """From here on, nobody sees our mounts and (as long as we hold them) nobody else keeps them busy."""
     _call("unshare", _libc.unshare(_CLONE_NEWNS))
-    _set_propagation("/", _MS_REC | _MS_PRIVATE)
+    _call("mount private", _libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
 
 
-def share_mounts(place: str) -> None:
-    """What is mounted below ``place`` from now on will be seen in namespaces that branch off."""
-    _set_propagation(place, _MS_SHARED)
+def share_mounts(target: str) -> None:
+    """Mounts made below ``target`` from now on reach those who :func:`follow_mounts` it."""
+    _call(f"share {target}", _libc.mount(None, os.fsencode(target), None, ctypes.c_ulong(_MS_SHARED), None))
 
 
-def branch_mounts(place: str) -> None:
-    """Once more a namespace of our own: it sees what the old one mounts below ``place``, not vice versa."""
+def follow_mounts(target: str) -> None:
+    """Leave the processes that share our mounts, but keep seeing what they mount below ``target``."""
     _call("unshare", _libc.unshare(_CLONE_NEWNS))
-    _set_propagation(place, _MS_SLAVE)
-
-
-def _set_propagation(place: str, how: int) -> None:
-    _call(f"mount {place}", _libc.mount(None, os.fsencode(place), None, ctypes.c_ulong(how), None))
+    _call(f"follow {target}", _libc.mount(None, os.fsencode(target), None, ctypes.c_ulong(_MS_SLAVE), None))
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

@@ -63,11 +63,11 @@ class Session:
             "mooring", work, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, f"size={_SCRATCH_SIZE},mode=0700"
         )
         self._work = work
-        # The daemon must not be in the namespace that has the file systems: the last process of
-        # a namespace unmounts it while it dies, and the daemon would wait for itself for ever.
+        # The daemon must not hold the mounts that stand on it: when both of us are killed, the last one out
+        # of a mount namespace unmounts what is left there, and the daemon would wait for ever for itself.
         kernel.share_mounts(work)
         self._daemon = Daemon(work)
-        kernel.branch_mounts(work)
+        kernel.follow_mounts(work)
         self._disks: dict[str, Disk] = {}
         self._binds: list[str] = []
 
