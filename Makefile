@@ -40,7 +40,7 @@ ROOMS := tests/contract tests/system/disks tests/system/network tests/system/tes
 
 test: guest ## Run the tests: unit, then the docker CLI against a real VCH with real VMs
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" tests
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
 	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(addprefix --ignore=,$(ROOMS)) tests/system
 
 test-rooms: guest ## Run the tests of hypervisor, disks, network, tether and port layer alone
@@ -48,7 +48,7 @@ test-rooms: guest ## Run the tests of hypervisor, disks, network, tether and por
 	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(ROOMS)
 
 unit: setup ## Run the unit tests only
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" tests
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
 
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
