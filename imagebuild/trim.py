@@ -68,7 +68,8 @@ def trim(contents: Path) -> None:
         kept.add(path)
         if path.suffix == ".pyc":
             modules[name] = (path.stem == "__init__", path.read_bytes()[_PYC_HEADER:])
-    (contents / BUNDLE).write_bytes(marshal.dumps(modules))
+    # Version 2 has no back references, whose places depend on more than the content.
+    (contents / BUNDLE).write_bytes(marshal.dumps(modules, 2))
     kept.add(contents / BUNDLE)
     extensions = [path for path in kept if ".so" in path.name]
     for path in extensions:
