@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,9 @@ def main() -> int:
     except VchConfigError as error:
         log.error("%s", error)
         return 2
+    # A descriptor for each published port, a few for each VM: the usual soft limit is 1024.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # We start QEMU with fork and exec, which gRPC's fork handlers do not survive (children died of SIGSEGV
     # before their exec). It reads this when it is imported, so all that imports it comes after.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"

@@ -29,6 +29,8 @@ _PORT = 53
 _OTHER_PORTS = range(10000, 30000)  # below the ephemeral range
 _ATTEMPTS = 8
 _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+_SO_RCVBUFFORCE = 33
+_QUEUE = 2 << 20
 _IN_FLIGHT = 512
 _IN_FLIGHT_EACH = 64
 _CONNECTIONS = 128
@@ -108,7 +110,7 @@ class DnsServers:
         source = str(peer[0])
         outcome = self._resolver.ask(packet, network=network, source=source, tcp=False)
         if isinstance(outcome, Forward):
-            if self._in_flight[source] < _IN_FLIGHT_EACH and self._in_flight.total() < _IN_FLIGHT:
+            if self._admit(source):
                 self._spawn(self._answer_later(outcome, source, peer, transport))
         elif outcome is not None:
             transport.sendto(outcome, peer)
@@ -120,14 +122,20 @@ class DnsServers:
         if not transport.is_closing():
             transport.sendto(answer, peer)
 
-    async def _forward(self, forward: Forward, source: str) -> bytes:
+    def _admit(self, source: str) -> bool:
+        """May one more question of this guest go to upstream servers? Counted at once: a burst is read before
+        its first task runs."""
+        if self._in_flight[source] >= _IN_FLIGHT_EACH or self._in_flight.total() >= _IN_FLIGHT:
+            return False
         self._in_flight[source] += 1
+        return True
+
+    async def _forward(self, forward: Forward, source: str) -> bytes:
+        """Of an admitted question."""
         try:
             return self._resolver.finish(forward, await _ask_upstream(forward))
         finally:
-            self._in_flight[source] -= 1
-            if not self._in_flight[source]:
-                del self._in_flight[source]
+            _decrease(self._in_flight, source)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -145,19 +153,19 @@ class DnsServers:
         if self._connections[source] >= _CONNECTIONS_EACH or self._connections.total() >= _CONNECTIONS:
             writer.close()
             return
+        self._connections[source] += 1
         self._spawn(self._converse(network, source, reader, writer))
 
     async def _converse(
         self, network: str, source: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._connections[source] += 1
         try:
             while True:
                 async with asyncio.timeout(_IDLE_SECONDS):
                     packet = await _read_message(reader, cap=_QUESTION_CAP)
                     outcome = self._resolver.ask(packet, network=network, source=source, tcp=True)
                     if isinstance(outcome, Forward):
-                        outcome = await self._forward(outcome, source)
+                        outcome = await self._forward(outcome, source) if self._admit(source) else None
                     if outcome is None:
                         return
                     writer.write(struct.pack("!H", len(outcome)) + outcome)
@@ -166,9 +174,13 @@ class DnsServers:
             return  # the guest went away, is slow, or does not speak DNS: its own affair
         finally:
             writer.close()
-            self._connections[source] -= 1
-            if not self._connections[source]:
-                del self._connections[source]
+            _decrease(self._connections, source)
+
+
+def _decrease(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 class _Udp(asyncio.DatagramProtocol):
@@ -196,6 +208,8 @@ def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:  # room for the burst that the packet rules let one guest send, and for the others
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE)
         sock.bind((address, port))
     except OSError:
         sock.close()

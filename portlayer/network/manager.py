@@ -174,7 +174,7 @@ class NetworkManager:
         """Somebody changed the host's packet rules."""
         if Finding.DAMAGED in found:
             _log.warning("the packet rules of this VCH were changed by somebody else; restoring them")
-            await self._firewall.apply()
+            await self.reload()
         async with self._lock:
             await self._synchronize()
 
@@ -182,6 +182,10 @@ class NetworkManager:
     def transactions(self) -> int:
         """How many sets of packet rules were applied: for diagnostics."""
         return self._firewall.transactions
+
+    async def reload(self) -> None:
+        """Replace the packet rules by what they should be, in one transaction."""
+        await self._translated(self._firewall.apply())
 
     async def close(self) -> None:
         """Let go of sockets. Bridges, taps and rules stay: the VMs run on."""

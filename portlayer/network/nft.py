@@ -17,7 +17,8 @@ advertisements; no router advertisements or redirects; no other protocols.
   A second VCH's table says the same of its own bridges.
 * internal networks have no way out and are published nowhere;
 * guests reach nothing of the host but DNS and ping on their own gateway
-  address;
+  address, no guest can flood the DNS server, nor fill the host's table of
+  connections;
 * published ports are DNAT in ``prerouting`` (from outside and from guests,
   through any address of the host) and in ``output`` (from the host itself,
   127.0.0.1 included: that one is masqueraded, and needs ``route_localnet`` on
@@ -177,8 +178,16 @@ _INET_CHAINS = """\
     iifname @bridges goto decide
     oifname @bridges goto decide
   }
+  set flows4 {
+    type ifname . ipv4_addr; size 65535; flags dynamic
+  }
+  set flows6 {
+    type ifname . ipv6_addr; size 65535; flags dynamic
+  }
   chain decide {
     ct state established,related accept
+    iifname @bridges ct state new add @flows4 { iifname . ip saddr ct count over 16384 } drop
+    iifname @bridges ct state new add @flows6 { iifname . ip6 saddr ct count over 16384 } drop
     iifname . oifname @talkative accept
     iifname @internal drop
     oifname @bridges ct status dnat accept
@@ -189,7 +198,17 @@ _INET_CHAINS = """\
     type filter hook input priority filter; policy accept;
     iifname @bridges goto services
   }
+  set askers4 {
+    type ifname . ipv4_addr; size 65535; flags dynamic; timeout 1m
+  }
+  set askers6 {
+    type ifname . ipv6_addr; size 65535; flags dynamic; timeout 1m
+  }
   chain services {
+    udp dport != 0 iifname . ip daddr . th dport @dns4 \
+      update @askers4 { iifname . ip saddr limit rate over 500/second burst 1000 packets } drop
+    udp dport != 0 iifname . ip6 daddr . th dport @dns6 \
+      update @askers6 { iifname . ip6 saddr limit rate over 500/second burst 1000 packets } drop
     ct state established,related accept
     meta l4proto { tcp, udp } iifname . ip daddr . th dport @dns4 accept
     meta l4proto { tcp, udp } iifname . ip6 daddr . th dport @dns6 accept

@@ -101,11 +101,15 @@ class Space:
 
     async def resolve(self, server: str, name: str, kind: str = "A", *options: str) -> list[str]:
         """dig: answers, sorted; [status] when there is none."""
+        return sorted(await self.lines(server, name, kind, *options))
+
+    async def lines(self, server: str, name: str, kind: str = "A", *options: str) -> list[str]:
+        """The answers in their order."""
         dig = ("dig", "+time=8", "+tries=1", *options, f"@{server}", "-q", name, "-t", kind)
         out = await asyncio.to_thread(self.run, *dig, check=False)
         answers = [line.split()[-1] for line in _section(out, "ANSWER SECTION")]
         status = out.partition("status: ")[2].partition(",")[0]
-        return sorted(answers) if answers else [status or "TIMEOUT"]
+        return answers or [status or "TIMEOUT"]
 
     def close(self) -> None:
         for server in self._servers:
@@ -299,6 +303,11 @@ class Vch:
     def gateway(self, network: str, version: int = 4) -> str:
         pools = self.manager.get(self.network_id(network)).pools
         return next(pool.gateway for pool in pools if (":" in pool.gateway) == (version == 6))
+
+    def rename(self, name: str, new: str) -> None:
+        self.attachments[new] = replace(self.attachments.pop(name), name=new)
+        self.guests[new] = self.guests.pop(name)
+        self.manager.update_names(self.attachments[new])
 
     async def connect(self, name: str, endpoint: Endpoint) -> None:
         old = self.attachments[name]

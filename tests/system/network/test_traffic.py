@@ -100,9 +100,17 @@ while True:
 
 
 async def test_a_port_on_one_address_is_on_that_address_only(lab: Lab, tenant: Vch) -> None:
-    await tenant.network("front")
+    await tenant.network("front", ipv6=True)
     web = await tenant.container(
-        "web", "front", ports=[tcp(8080, host_ip="127.0.0.1"), tcp(8081, host_ip=HOST4)]
+        "web",
+        "front",
+        ports=[
+            tcp(8080, host_ip="127.0.0.1"),
+            tcp(8081, host_ip=HOST4),
+            tcp(8082, host_ip=HOST6),
+            tcp(8083, host_ip="0.0.0.0"),
+            tcp(8084, host_ip="::"),
+        ],
     )
     web.serve(80)
     assert (await lab.host.ask("127.0.0.1", 8080)).startswith(web.name)
@@ -110,6 +118,12 @@ async def test_a_port_on_one_address_is_on_that_address_only(lab: Lab, tenant: V
     assert await web.ask(HOST4, 8080) == "refused"
     assert (await lab.outside.ask(HOST4, 8081)).startswith(web.name)
     assert await lab.host.ask("127.0.0.1", 8081) == "refused"
+    assert (await lab.outside.ask(HOST6, 8082)).startswith(web.name)
+    assert await lab.outside.ask(HOST4, 8082) == "refused"
+    assert (await lab.outside.ask(HOST4, 8083)).startswith(web.name)
+    assert await lab.outside.ask(HOST6, 8083) == "refused"
+    assert (await lab.outside.ask(HOST6, 8084)).startswith(web.name)
+    assert await lab.outside.ask(HOST4, 8084) == "refused"
 
 
 async def test_host_binding_option_is_the_default_address(lab: Lab, tenant: Vch) -> None:
@@ -186,6 +200,8 @@ async def test_internal_networks_have_no_way_out(lab: Lab, tenant: Vch) -> None:
         server.serve(80)
     assert (await b.ask(tenant.address("a"), 80)).startswith(a.name)
     assert await b.resolve(b.nameserver, "a") == [tenant.address("a")]
+    lab.outside.run("ip", "route", "add", "172.30.0.0/16", "via", HOST4)  # answers would come back
+    lab.outside.run("ip", "route", "add", "fd00::/8", "via", HOST6)
     # A hostile guest adds its own default route.
     for gateway in (b.nameserver, tenant.gateway("inside", 6)):
         b.run("ip", "route", "add", "default", "via", gateway)
@@ -223,6 +239,29 @@ async def test_a_guest_that_aims_at_the_host_s_loopback_is_stopped(lab: Lab, ten
         "ip", "route", "add", "127.0.0.1", "via", tenant.gateway("front"), "src", tenant.address("guest")
     )
     assert await guest.ask("127.0.0.1", 22, timeout=1) == "timeout"
+
+
+async def test_a_guest_cannot_fill_the_host_s_table_of_connections(lab: Lab, tenant: Vch) -> None:
+    await tenant.network("front", ipv6=True)
+    guest, other = await tenant.container("guest", "front"), await tenant.container("other", "front")
+    lab.outside.serve(80)
+    await asyncio.to_thread(guest.python, _SCATTER, OUTSIDE4)
+    count = int(lab.host.run("cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
+    assert 1000 < count < 17000
+    assert (await other.ask(OUTSIDE4, 80)).startswith(lab.outside.name)
+
+
+_SCATTER = """
+import socket, sys
+for source in (20001, 20002, 20003):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", source))
+    for port in range(1000, 21000):
+        try:
+            s.sendto(b"x", (sys.argv[1], port))
+        except ConnectionRefusedError:
+            pass
+"""
 
 
 async def spoof(guest: Guest, address: str, *, mac: str = "") -> None:
