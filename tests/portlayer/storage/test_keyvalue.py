@@ -127,11 +127,18 @@ def test_a_kill_leaves_the_old_value_or_the_new_one(
             assert {path: path.read_bytes() for path in (tmp_path / "kv").iterdir()} == before
 
 
-def test_damaged_documents_are_named(store: KeyValueStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"garbage", b"{}\n", b"[]\n", b'{"key": "key"}\nvalue'])
+def test_damaged_documents_are_reported_and_can_be_put_again(
+    store: KeyValueStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
     store.put("key", b"x")
-    (tmp_path / "kv" / "key").write_bytes(b"garbage")
-    with pytest.raises(PortLayerError, match=r"damaged document .*/kv/key"):
-        reopened(tmp_path)
+    store.put("other", b"y")
+    (tmp_path / "kv" / "key").write_bytes(content)
+    again = reopened(tmp_path)
+    assert list(again.list("")) == ["other"]
+    assert "kv/key is damaged" in caplog.text
+    again.put("key", b"new")
+    assert reopened(tmp_path).get("key")[0] == b"new"
 
 
 class Model(RuleBasedStateMachine):

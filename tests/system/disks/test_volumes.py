@@ -3,7 +3,6 @@
 import asyncio
 import os
 import stat
-from pathlib import Path
 
 import pytest
 
@@ -129,9 +128,20 @@ async def test_a_full_disk(lab: Lab) -> None:
     lab.assert_nothing_left()
 
 
-async def test_a_damaged_volume_is_named(lab: Lab) -> None:
+@pytest.mark.parametrize("victim", ["volume.json", "disk.vmdk"])
+async def test_a_damaged_volume_harms_no_other_and_keeps_its_data(
+    lab: Lab, victim: str, caplog: pytest.LogCaptureFixture
+) -> None:
     volumes = await lab.volumes()
     info = await create(volumes)
-    Path(info.path.with_name("volume.json")).write_text("{")
-    with pytest.raises(PortLayerError, match="damaged volume"):
-        await lab.volumes()
+    await create(volumes, "fine")
+    info.path.with_name(victim).unlink()
+    again = await lab.volumes()
+    assert [found.name for found in again.list()] == ["fine"]
+    assert "is damaged and left out" in caplog.text
+    for call in (create(again), again.used_bytes("vol")):
+        with pytest.raises(PortLayerError, match="volume vol is damaged"):
+            await call
+    assert info.path.parent.exists()
+    await again.remove("vol")
+    assert await create(again) == info
