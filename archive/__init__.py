@@ -23,9 +23,10 @@ file or the other way round), and ``OSError`` for the file system's own
 
 from archive.errors import ArchiveError, DirectoryConflict
 from archive.limits import Limits
+from archive.options import UnpackOptions, UnpackResult
 from archive.packing import pack
 from archive.paths import StatResult, stat_path
-from archive.unpacking import Unpacker, UnpackOptions, UnpackResult, unpack
+from archive.unpacking import Unpacker, unpack
 
 __all__ = [
     "ArchiveError",

@@ -36,7 +36,8 @@ from archive.members import (
     parse_header,
     parse_number,
 )
-from archive.pax import parse_decimal, parse_records, parse_time
+from archive.pax import parse_records
+from archive.records import apply_records
 from archive.sparse import MapReader, check_map, map_from_records, parse_gnu_entries
 
 TYPE_CHECKING = False
@@ -181,7 +182,7 @@ class Decoder:
     def _complete(self, member: Member, block: bytes) -> Member | None:
         """Fold extensions into a real member; None while its sparse map is still to come."""
         records, self._records = self._records, []
-        sparse_format = self._apply_records(member, records) if records else None
+        sparse_format = apply_records(member, records) if records else None
         if self._long_name is not None:
             member.name, self._long_name = self._long_name, None
         if self._long_link is not None:
@@ -207,42 +208,6 @@ class Decoder:
             if member.sparse is None:
                 member.real_size = member.size
         return self._begin(member)
-
-    def _apply_records(self, member: Member, records: list[tuple[bytes, bytes]]) -> bytes | None:
-        major = minor = b""
-        sparse_name: bytes | None = None
-        for key, value in records:
-            if key.startswith(b"SCHILY.xattr."):
-                member.xattrs[key[13:]] = value
-            elif not value:
-                continue  # an empty value takes the record back: the header's own holds
-            elif key == b"path":
-                member.name = value
-            elif key == b"linkpath":
-                member.link = value
-            elif key == b"size":
-                size = parse_decimal(value, member.name, "size")
-                if member.kind in (FILE, GNU_SPARSE) or member.size:
-                    member.size = size
-            elif key == b"uid":
-                member.uid = parse_decimal(value, member.name, "uid")
-            elif key == b"gid":
-                member.gid = parse_decimal(value, member.name, "gid")
-            elif key == b"mtime":
-                member.mtime_ns = parse_time(value, member.name)
-            elif key == b"GNU.sparse.major":
-                major = value
-            elif key == b"GNU.sparse.minor":
-                minor = value
-            elif key == b"GNU.sparse.name":
-                sparse_name = value
-            elif key in (b"GNU.sparse.realsize", b"GNU.sparse.size"):
-                member.real_size = parse_decimal(value, member.name, "size")
-        if sparse_name is not None:
-            member.name = sparse_name
-        if major and major + b"." + minor not in (b"0.0", b"0.1", b"1.0"):
-            raise ArchiveError(member.name, "unknown format of a sparse file")
-        return b"1.0" if (major, minor) == (b"1", b"0") and member.kind == FILE else None
 
     def _check(self, member: Member) -> None:
         limits = self._limits

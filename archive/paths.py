@@ -17,7 +17,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Directory", "StatResult", "clean", "open_directory", "real_path", "split", "stat_path"]
+__all__ = [
+    "Directory",
+    "StatResult",
+    "clean",
+    "open_directory",
+    "open_file",
+    "real_path",
+    "split",
+    "stat_path",
+]
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel
@@ -162,6 +171,25 @@ def real_path(root_fd: int, path: bytes) -> bytes:
             done = []
         pending.extend(reversed(target.split(b"/")))
     return b"/" + b"/".join(done)
+
+
+def open_file(root_fd: int, path: bytes) -> int:
+    """Open a regular file for reading, all links followed inside the root.
+
+    Raises:
+        OSError: FileNotFoundError, ...; EINVAL: it is no regular file
+    """
+    *parents, last = clean(real_path(root_fd, path)) or [b"."]
+    directory = open_directory(root_fd, parents)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        fd = os.open(last, flags, dir_fd=directory.fd)
+    finally:
+        directory.close()
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
 
 
 def stat_path(root_fd: int, path: bytes) -> StatResult:

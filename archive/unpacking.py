@@ -16,11 +16,11 @@ import errno
 import os
 import stat
 
-from archive.attributes import write_xattrs
 from archive.decoder import Decoder
+from archive.dressing import clamp, device_number, dress, dress_by_name
 from archive.errors import ArchiveError, DirectoryConflict
-from archive.limits import Limits
 from archive.members import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMBOLIC_LINK, Member
+from archive.options import UnpackOptions, UnpackResult
 from archive.paths import Directory, clean, open_directory
 from archive.trees import remove_tree
 from archive.whiteouts import Whiteouts
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         def read(self, size: int, /) -> bytes: ...
 
 
-__all__ = ["UnpackOptions", "UnpackResult", "Unpacker", "unpack"]
+__all__ = ["Unpacker", "unpack"]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -56,41 +56,6 @@ _ARCHIVE_FAULTS = frozenset(
         errno.EXDEV,
     )
 )
-_TIME_RANGE = (-(1 << 31) * 10**9, (1 << 34) * 10**9)  # what ext4 can hold; the rest is clamped
-
-
-class UnpackOptions:
-    """How to unpack. The defaults are those of ``docker cp``.
-
-    ``owner``: (uid, gid) for everything instead of what the archive says.
-    ``layer``: whiteouts (``.wh.name``, ``.wh..wh..opq``) delete, as OCI says.
-    """
-
-    __slots__ = ("layer", "limits", "no_overwrite_dir_non_dir", "owner")
-
-    def __init__(
-        self,
-        *,
-        layer: bool = False,
-        no_overwrite_dir_non_dir: bool = False,
-        owner: tuple[int, int] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        self.layer = layer
-        self.no_overwrite_dir_non_dir = no_overwrite_dir_non_dir
-        self.owner = owner
-        self.limits = limits or Limits()
-
-
-class UnpackResult:
-    """What an archive held."""
-
-    __slots__ = ("members", "size", "skipped_xattrs")
-
-    def __init__(self, *, members: int, size: int, skipped_xattrs: int) -> None:
-        self.members = members  # entries, whiteouts included
-        self.size = size  # logical bytes of regular files
-        self.skipped_xattrs = skipped_xattrs  # the file system has no place for them (foreign namespaces)
 
 
 class Unpacker:
@@ -291,7 +256,7 @@ class Unpacker:
 
     def _make_node(self, parent_fd: int, name: bytes, member: Member) -> None:
         kind = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}[member.kind]
-        device = 0 if member.kind == FIFO else _device(member)
+        device = 0 if member.kind == FIFO else device_number(member)
         try:
             os.mknod(name, kind | 0o600, device, dir_fd=parent_fd)
         except FileExistsError:
@@ -302,36 +267,14 @@ class Unpacker:
     # -- metadata
 
     def _dress(self, fd: int, member: Member) -> None:
-        """Owner, mode, attributes, times, in this order: each one of them may reset the next."""
-        uid, gid = self._options.owner or (member.uid, member.gid)
-        os.fchown(fd, uid, gid)
-        os.fchmod(fd, member.mode)
-        if member.xattrs:
-            self._skipped_xattrs += write_xattrs(fd, member.xattrs, member.name)
-        mtime = _clamp(member.mtime_ns)
-        os.utime(fd, ns=(mtime, mtime))
+        self._skipped_xattrs += dress(fd, member, self._options.owner)
 
     def _dress_by_name(self, parent_fd: int, name: bytes, member: Member) -> None:
-        """The same for what cannot be opened: links, devices, pipes."""
-        uid, gid = self._options.owner or (member.uid, member.gid)
-        os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
-        if member.kind != SYMBOLIC_LINK:
-            handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-            try:
-                if stat.S_ISLNK(os.fstat(handle).st_mode):
-                    raise ArchiveError(member.name, "replaced by somebody else while it was created")
-                os.chmod(f"/proc/self/fd/{handle}", member.mode)
-            finally:
-                os.close(handle)
-        if member.xattrs:
-            place = f"/proc/self/fd/{parent_fd}/{os.fsdecode(name)}"
-            self._skipped_xattrs += write_xattrs(place, member.xattrs, member.name)
-        mtime = _clamp(member.mtime_ns)
-        os.utime(name, ns=(mtime, mtime), dir_fd=parent_fd, follow_symlinks=False)
+        self._skipped_xattrs += dress_by_name(parent_fd, name, member, self._options.owner)
 
     def _set_times(self) -> None:
         for (*names, last), mtime_ns in self._named_times():
-            mtime = _clamp(mtime_ns)
+            mtime = clamp(mtime_ns)
             try:
                 directory = open_directory(self._root_fd, names)
             except (FileNotFoundError, NotADirectoryError):
@@ -433,13 +376,3 @@ def _names(name: bytes, member: Member) -> list[bytes]:
         elif part not in (b"", b"."):
             names.append(part)
     return names
-
-
-def _device(member: Member) -> int:
-    if not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
-        raise ArchiveError(member.name, "device number out of range")
-    return os.makedev(member.major, member.minor)
-
-
-def _clamp(nanoseconds: int) -> int:
-    return min(max(nanoseconds, _TIME_RANGE[0]), _TIME_RANGE[1])

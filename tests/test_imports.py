@@ -14,6 +14,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "tether.wire",
         "tether.session",
         "tether.journal",
+        "tether.users",
         "tether.tether_pb2",
         "archive",
         "vch",

@@ -45,7 +45,13 @@ class OfflineTree(Protocol):
     def copy_out(self, path: bytes) -> AsyncIterator[bytes]: ...
 
     async def copy_in(
-        self, path: bytes, chunks: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
+        self,
+        path: bytes,
+        chunks: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+        user: str = "",
     ) -> None: ...
 
 

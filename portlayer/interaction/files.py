@@ -84,7 +84,11 @@ async def copy_in(
         return
     async with _offline(house, container, path, writable=True) as tree:
         await tree.copy_in(
-            path, chunks, no_overwrite_dir_non_dir=no_overwrite_dir_non_dir, copy_uid_gid=copy_uid_gid
+            path,
+            chunks,
+            no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+            copy_uid_gid=copy_uid_gid,
+            user=container.spec.process.user,
         )
 
 

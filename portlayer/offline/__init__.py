@@ -10,7 +10,9 @@ Why it cannot leak. The mount exists in the child's namespace only, the loop
 device detaches itself with its last user, the daemon dies with its parent, and
 all temporary files are on a tmpfs of that namespace. However the child ends,
 the kernel cleans up; and it ends when the parent does, because its standard
-input does.
+input does. The daemon lives in a namespace beside the child's, which sees its
+exports but not the file systems on them: a FUSE server that is the last one in
+a namespace with a mount that needs it can never finish dying.
 
 Why it cannot lose data. The order of taking down is: ``syncfs`` (its errors
 count), unmount in the only namespace that has the mount, wait until the loop

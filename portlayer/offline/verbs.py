@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import archive
+import archive.paths
 from portlayer.offline.changes import compare, pack_changes
 from portlayer.offline.frames import CANCEL, DATA, END, Channel
 from portlayer.offline.programs import run
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "Cancelled"]
 
 _LIST_SIZE = 1 << 18
+_PIECE = 1 << 16
 _FEATURES = (
     "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
     "dir_nlink,extra_isize,metadata_csum"
@@ -103,6 +105,22 @@ def stat(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[
     }
 
 
+def read(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The content of a small file, at most ``limit`` bytes of it; nothing when there is none."""
+    try:
+        fd = archive.paths.open_file(session.root("root"), os.fsencode(arguments["path"]))
+    except FileNotFoundError:
+        return {}
+    try:
+        left = arguments["limit"]
+        while left and (piece := os.read(fd, min(left, _PIECE))):
+            channel.send(DATA, piece)
+            left -= len(piece)
+    finally:
+        os.close(fd)
+    return {}
+
+
 def pack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
     return _download(channel, archive.pack(session.root("root"), os.fsencode(arguments["path"])))
 
@@ -143,6 +161,7 @@ VERBS: dict[str, Callable[[Session, Channel, dict[str, Any]], dict[str, Any]]] =
     "flatten": flatten,
     "grow": grow,
     "stat": stat,
+    "read": read,
     "pack": pack,
     "unpack": unpack,
     "changes": changes,

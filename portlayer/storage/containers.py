@@ -78,14 +78,15 @@ class ContainerDisks:
         below = self._images.get(layer).path if layer else self._images.base
         if target.exists():
             raise PortLayerError(Reason.NAME_IN_USE, f"container {container} has a disk already")
-        with translated(f"disk of container {container}", place=self._root):
+        what = f"disk of container {container}"
+        with translated(what, place=self._root):
             present = vmdk.read_descriptor(below).capacity
             if 0 < disk_bytes < present:
                 message = (
                     f"a disk of {disk_bytes} bytes is smaller than its image's file system ({present} bytes)"
                 )
                 raise PortLayerError(Reason.NOT_SUPPORTED, message)
-            with durable.new_directory(self._root) as directory:
+            with durable.new_directory(self._root) as directory, translated(what, place=self._root):
                 self._step("container:directory")
                 disk = directory / "disk.vmdk"
                 vmdk.create(disk, parent=below, capacity=disk_bytes)

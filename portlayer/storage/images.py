@@ -12,13 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import re
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from portlayer.offline import vmdk
 from portlayer.portlayer_pb2 import Reason
 from portlayer.storage import durable
 from portlayer.storage.failures import translated
+from portlayer.storage.layerindex import LayerInfo, StoredLayer, decode_layer, layer_directory, read_layers
 from portlayer.storage.layerstream import LayerStream
 from portlayer.storage.worker import Workshop
 
@@ -36,25 +35,6 @@ MAX_DEPTH = 20  # disks in a chain
 _SLOTS = 4
 _CHAIN_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _EMPTY_ARCHIVE = bytes(1024)
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerInfo:
-    chain_id: str
-    parent: str  # chain ID; "" = none
-    diff_id: str
-    size: int  # bytes of file content in the layer's archive
-    disk_bytes: int  # of the layer's own disk on this host
-    path: Path  # the disk to stand on: the parent's when the layer is empty
-    empty: bool
-    labels: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layer:
-    info: LayerInfo
-    depth: int  # disks from the template to this layer's, inclusive
 
 
 def _no_step(name: str) -> None:
@@ -77,7 +57,7 @@ class ImageStore:
         self._disk_bytes = disk_bytes
         self._step = step
         self._workshop = Workshop(root, slots=_SLOTS)
-        self._layers: dict[str, _Layer] = {}
+        self._layers: dict[str, StoredLayer] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._building: Counter[str] = Counter()  # parents of layers being made
 
@@ -100,7 +80,7 @@ class ImageStore:
             await asyncio.to_thread(durable.sweep, self._root)
             if not self.base.exists():
                 await self._make_base()
-            self._layers = await asyncio.to_thread(self._load)
+            self._layers = await asyncio.to_thread(read_layers, self._root, self.base)
 
     # -- layers
 
@@ -190,7 +170,7 @@ class ImageStore:
 
     async def _build(
         self, *, chain_id: str, parent: str, diff_id: str, labels: Mapping[str, str], stream: LayerStream
-    ) -> _Layer:
+    ) -> StoredLayer:
         document: dict[str, Any] = {
             "version": 1,
             "chain_id": chain_id,
@@ -198,9 +178,12 @@ class ImageStore:
             "diff_id": diff_id,
             "labels": dict(labels),
         }
+        what = f"layer {chain_id}"
+        # translated twice: whether the disk is full shows only while the failed attempt is still there
         with (
+            translated(what, place=self._root),
             durable.new_directory(self._root) as directory,
-            translated(f"layer {chain_id}", place=self._root),
+            translated(what, place=self._root),
         ):
             self._step("layer:directory")
             depth = self._layers[parent].depth if parent else 1
@@ -216,7 +199,7 @@ class ImageStore:
                 self._publish, directory, self._directory(chain_id), "layer.json", document
             )
         self._step("layer:published")
-        return self._decode(document)
+        return decode_layer(document, self._root, self._layers, self.base)
 
     async def _apply(
         self, directory: Path, parent: str, stream: LayerStream, diff_id: str, *, flat: bool
@@ -239,7 +222,8 @@ class ImageStore:
         return int(result["size"])
 
     async def _make_base(self) -> None:
-        with durable.new_directory(self._root) as directory:
+        what = f"image store {self._root}"
+        with durable.new_directory(self._root) as directory, translated(what, place=self._root):
             disk = directory / "disk.vmdk"
             vmdk.create(disk, capacity=self._disk_bytes)
             async with self._workshop.session() as worker:
@@ -259,61 +243,11 @@ class ImageStore:
         durable.remove(target)  # there only when it was damaged
         durable.publish(directory, target)
 
-    # -- reading
-
-    def _load(self) -> dict[str, _Layer]:
-        documents = {}
-        for path in self._root.iterdir():
-            if path.name.startswith((".", "base-")):
-                continue
-            try:
-                document = json.loads((path / "layer.json").read_text())
-                if not document["empty"] and not (path / "disk.vmdk").exists():
-                    raise FileNotFoundError(path / "disk.vmdk")
-                documents[str(document["chain_id"])] = document
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                _log.error("layer %s is damaged and left out: %r", path, error)
-        self._layers = {}
-        for chain_id in documents:
-            self._load_with_parents(chain_id, documents)
-        return self._layers
-
-    def _load_with_parents(self, chain_id: str, documents: dict[str, dict[str, Any]]) -> None:
-        line: list[str] = []
-        while chain_id and chain_id not in self._layers:
-            if chain_id not in documents or chain_id in line:
-                _log.error("layers %s are left out: their parent %s is missing", line, chain_id)
-                return
-            line.append(chain_id)
-            chain_id = documents[chain_id]["parent"]
-        for known in reversed(line):
-            self._layers[known] = self._decode(documents[known])
-
-    def _decode(self, document: dict[str, Any]) -> _Layer:
-        chain_id, parent, empty = document["chain_id"], document["parent"], document["empty"]
-        path = self._directory(chain_id) / "disk.vmdk"
-        disk_bytes = 0
-        if empty:
-            path = self._layers[parent].info.path if parent else self.base
-        else:
-            disk_bytes = path.stat().st_blocks * 512
-        info = LayerInfo(
-            chain_id=chain_id,
-            parent=parent,
-            diff_id=document["diff_id"],
-            size=document["size"],
-            disk_bytes=disk_bytes,
-            path=path,
-            empty=empty,
-            labels=document["labels"],
-        )
-        return _Layer(info=info, depth=document["depth"])
-
-    def _layer(self, chain_id: str) -> _Layer:
+    def _layer(self, chain_id: str) -> StoredLayer:
         try:
             return self._layers[chain_id]
         except KeyError:
             raise PortLayerError(Reason.NO_SUCH_LAYER, f"no such layer: {chain_id[:80]}") from None
 
     def _directory(self, chain_id: str) -> Path:
-        return self._root / chain_id.removeprefix("sha256:")
+        return layer_directory(self._root, chain_id)

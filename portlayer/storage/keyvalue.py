@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 import urllib.parse
 from pathlib import Path
@@ -25,6 +26,7 @@ MAX_KEY = 1024  # characters
 MAX_VALUE = 16 << 20  # bytes
 MAX_KEYS = 100_000
 _LONGEST_FILE_NAME = 200
+_log = logging.getLogger(__name__)
 
 
 class KeyValueStore:
@@ -36,7 +38,7 @@ class KeyValueStore:
         self._last_version = 0
 
     def open(self) -> None:
-        """Sweep and read what is there."""
+        """Sweep and read what is there. What is no document of ours is reported and left out."""
         with translated(f"key-value store {self._root}", place=self._root.parent):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             durable.sweep(self._root)
@@ -48,7 +50,7 @@ class KeyValueStore:
                     document = json.loads(head)
                     self._versions[document["key"]] = document["version"]
                 except (ValueError, KeyError, TypeError) as error:
-                    raise PortLayerError(Reason.UNSPECIFIED, f"damaged document {path}: {error!r}") from error
+                    _log.error("document %s is damaged and left out: %r", path, error)
             self._last_version = max(self._versions.values(), default=0)
 
     def put(self, key: str, value: bytes, version: int = 0) -> int:

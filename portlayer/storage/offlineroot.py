@@ -8,11 +8,16 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from portlayer.errors import PortLayerError
+from portlayer.portlayer_pb2 import Reason
 from portlayer.storage.failures import translated
 from portlayer.storage.worker import Worker
 from tether.tether_pb2 import PathStat
+from tether.users import UserError, resolve_user
 
 __all__ = ["OfflineRoot"]
+
+_MAX_DATABASE = 1 << 20  # bytes of /etc/passwd that are looked at
 
 
 class OfflineRoot:
@@ -59,27 +64,45 @@ class OfflineRoot:
         *,
         no_overwrite_dir_non_dir: bool,
         copy_uid_gid: bool,
-        owner: tuple[int, int] | None = None,
+        user: str = "",
     ) -> None:
         """Unpack an archive into the existing directory ``path``.
 
         The archive's owners are kept, as Docker does. ``copy_uid_gid`` gives
-        everything to ``owner`` instead, the user the container runs as, if it
-        has one.
+        everything to ``user`` instead, the container's own, if it has one.
 
         Raises:
-            PortLayerError: NO_SUCH_PATH, IS_DIRECTORY_CONFLICT, BAD_LAYER (malformed archive),
-                NO_SPACE, NOT_SUPPORTED (a read-only volume)
+            PortLayerError: UNSPECIFIED (no such user), NO_SUCH_PATH, IS_DIRECTORY_CONFLICT,
+                BAD_LAYER (malformed archive), NO_SPACE, NOT_SUPPORTED (a read-only volume)
         """
         async with self._turn:
             with translated(_shown(path), place=self._place):
+                owner = await self._owner(user) if user and copy_uid_gid else None
                 await self._worker.upload(
                     "unpack",
                     chunks,
                     path=os.fsdecode(path),
                     no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
-                    owner=list(owner) if owner and copy_uid_gid else None,
+                    owner=owner,
                 )
+
+    async def _owner(self, user: str) -> tuple[int, int]:
+        passwd, group = await self._read("/etc/passwd"), await self._read("/etc/group")
+        try:
+            identity = resolve_user(user, (), passwd=passwd, group=group)
+        except UserError as error:
+            raise PortLayerError(Reason.UNSPECIFIED, str(error)) from error
+        return identity.uid, identity.gid
+
+    async def _read(self, path: str) -> bytes:
+        """A small file; nothing when there is none."""
+        content = b""
+        async with contextlib.aclosing(
+            self._worker.download("read", path=path, limit=_MAX_DATABASE)
+        ) as chunks:
+            async for chunk in chunks:
+                content += chunk
+        return content
 
 
 def _shown(path: bytes) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import os
 import re
 import weakref
@@ -32,6 +33,7 @@ DEFAULT_CAPACITY = 10 << 30
 MIN_CAPACITY = 16 << 20  # what an ext4 with a journal needs
 MAX_CAPACITY = 2 << 40  # of a sparse VMDK
 _SLOTS = 4
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
 _DRIVERS = ("", "local", "vsphere")  # two names of one store: VIC's clients ask for the second
 
@@ -67,15 +69,17 @@ class VolumeStores:
         self._step = step
         self._workshops = {label: Workshop(path, slots=_SLOTS) for label, path in stores.items()}
         self._volumes: dict[str, VolumeInfo] = {}
+        self._damaged: dict[str, Path] = {}  # directories whose description cannot be read
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def open(self) -> None:
         """Sweep and read what is there.
 
-        Raises:
-            PortLayerError: a volume is damaged; the message names it.
+        A volume that is damaged (by somebody else: we publish whole ones) is
+        reported and left out, and its name stays taken: its data may be all right.
         """
         self._volumes = {}
+        self._damaged = {}
         for label, root in self._stores.items():
             with translated(f"volume store {label!r}", place=root.parent):
                 root.mkdir(parents=True, exist_ok=True)
@@ -83,8 +87,13 @@ class VolumeStores:
                 await self._workshops[label].open()
                 await asyncio.to_thread(durable.sweep, root)
                 for path in root.iterdir():
-                    if not path.name.startswith("."):
-                        self._volumes[path.name] = self._load(label, path)
+                    if path.name.startswith("."):
+                        continue
+                    try:
+                        self._volumes[path.name] = _load(label, path)
+                    except (OSError, ValueError, KeyError, TypeError) as error:
+                        _log.error("volume %s is damaged and left out: %r", path, error)
+                        self._damaged[path.name] = path
 
     async def create(
         self,
@@ -116,6 +125,7 @@ class VolumeStores:
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name in self._volumes:
                 return self._volumes[name]
+            self._check_damage(name)
             info = VolumeInfo(
                 name=name,
                 store=store,
@@ -128,8 +138,7 @@ class VolumeStores:
                 path=self._stores[store] / name / "disk.vmdk",
                 metadata=metadata,
             )
-            with translated(f"volume {name}", place=self._stores[store]):
-                await self._make(info)
+            await self._make(info)
             self._volumes[name] = info
             return info
 
@@ -137,6 +146,7 @@ class VolumeStores:
         try:
             return self._volumes[name]
         except KeyError:
+            self._check_damage(name)
             raise PortLayerError(Reason.NO_SUCH_VOLUME, f"no such volume: {name[:255]}") from None
 
     def list(self) -> list[VolumeInfo]:
@@ -148,11 +158,12 @@ class VolumeStores:
             PortLayerError: NO_SUCH_VOLUME
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
-            info = self.get(name)
+            directory = self._damaged[name] if name in self._damaged else self.get(name).path.parent
             self._step("volume:removing")
-            with translated(f"volume {name}", place=info.path.parent.parent):
-                await asyncio.to_thread(durable.remove, info.path.parent)
-            del self._volumes[name]
+            with translated(f"volume {name}", place=directory.parent):
+                await asyncio.to_thread(durable.remove, directory)
+            self._volumes.pop(name, None)
+            self._damaged.pop(name, None)
 
     async def used_bytes(self, name: str) -> int:
         """Bytes the volume's disk takes on this host."""
@@ -160,7 +171,13 @@ class VolumeStores:
 
     async def _make(self, info: VolumeInfo) -> None:
         root = self._stores[info.store]
-        with durable.new_directory(root) as directory:
+        what = f"volume {info.name}"
+        # translated twice: whether the disk is full shows only while the failed attempt is still there
+        with (
+            translated(what, place=root),
+            durable.new_directory(root) as directory,
+            translated(what, place=root),
+        ):
             self._step("volume:directory")
             disk = directory / "disk.vmdk"
             vmdk.create(disk, capacity=info.capacity)
@@ -192,23 +209,12 @@ class VolumeStores:
         durable.write_file(directory / "volume.json", json.dumps(document, indent=1).encode())
         durable.publish(directory, info.path.parent)
 
-    def _load(self, store: str, path: Path) -> VolumeInfo:
-        try:
-            document: dict[str, Any] = json.loads((path / "volume.json").read_text())
-            return VolumeInfo(
-                name=document["name"],
-                store=store,
-                driver=document["driver"],
-                capacity=document["capacity"],
-                created_at=document["created_at"],
-                labels=document["labels"],
-                options=document["options"],
-                anonymous=document["anonymous"],
-                path=path / "disk.vmdk",
-                metadata=base64.b64decode(document["metadata"]),
+    def _check_damage(self, name: str) -> None:
+        if name in self._damaged:
+            raise PortLayerError(
+                Reason.UNSPECIFIED,
+                f"volume {name} is damaged: {self._damaged[name]}/volume.json cannot be read",
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise PortLayerError(Reason.UNSPECIFIED, f"damaged volume {path}: {error!r}") from error
 
     def _parse(self, options: Mapping[str, str]) -> tuple[str, int]:
         store, capacity = "default", DEFAULT_CAPACITY
@@ -232,6 +238,24 @@ class VolumeStores:
             else:
                 raise PortLayerError(Reason.NOT_SUPPORTED, f"volume option {key[:80]!r} is not supported")
         return store, capacity
+
+
+def _load(store: str, path: Path) -> VolumeInfo:
+    document: dict[str, Any] = json.loads((path / "volume.json").read_text())
+    disk = path / "disk.vmdk"
+    disk.stat()
+    return VolumeInfo(
+        name=document["name"],
+        store=store,
+        driver=document["driver"],
+        capacity=document["capacity"],
+        created_at=document["created_at"],
+        labels=document["labels"],
+        options=document["options"],
+        anonymous=document["anonymous"],
+        path=disk,
+        metadata=base64.b64decode(document["metadata"]),
+    )
 
 
 def _label(name: str) -> str:

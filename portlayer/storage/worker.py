@@ -136,6 +136,8 @@ class Worker:
                     while await self._from.read(1 << 16):
                         pass
                     await self._process.wait()
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        await self._to.wait_closed()
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()

@@ -772,7 +772,7 @@ class FakeTree:
     async def copy_out(self, path: bytes) -> AsyncIterator[bytes]:
         yield self.files[path]
 
-    async def copy_in(self, path: bytes, chunks: AsyncIterator[bytes], **_: bool) -> None:
+    async def copy_in(self, path: bytes, chunks: AsyncIterator[bytes], **_: bool | str) -> None:
         assert self.writable
         self.files[path] = b"".join([chunk async for chunk in chunks])
 

@@ -181,6 +181,61 @@ async def test_copy_in_says_what_is_wrong_and_goes_on(lab: Lab) -> None:
         assert (await root.stat(b"/fine")).size == 1
 
 
+@pytest.mark.parametrize(
+    ("user", "flag", "expected"),
+    [
+        ("app", True, (1000, 1001)),
+        ("app:staff", True, (1000, 50)),
+        ("7", True, (7, 0)),
+        ("7:8", True, (7, 8)),
+        ("", True, (3, 4)),
+        ("app", False, (3, 4)),
+    ],
+)
+async def test_archive_mode_gives_files_to_the_containers_user(
+    lab: Lab, user: str, flag: bool, expected: tuple[int, int]
+) -> None:
+    images = await lab.images()
+    image = tar(
+        (entry("usr/passwd"), b"root:x:0:0::/:\napp:x:1000:1001::/:/bin/sh\n"),
+        entry("etc/passwd", tarfile.SYMTYPE, linkname="/usr/passwd"),
+        (entry("etc/group"), b"staff:x:50:\n"),
+    )
+    disks = await lab.disks(images)
+    await disks.create(ONE, layer=await lab.put(images, image), disk_bytes=0)
+    async with disks.offline(ONE, writable=True) as root:
+        await root.copy_in(
+            b"/", stream(tar((entry("f", uid=3, gid=4), b"x"))),
+            no_overwrite_dir_non_dir=False, copy_uid_gid=flag, user=user,
+        )  # fmt: skip
+    with lab.mounted(disks.path(ONE)) as place:
+        status = (place / "f").stat()
+        assert (status.st_uid, status.st_gid) == expected
+
+
+@pytest.mark.parametrize("passwd", ["", "fifo", "link out"])
+async def test_an_unknown_user_is_named(lab: Lab, passwd: str) -> None:
+    images = await lab.images()
+    entries = {
+        "": [],
+        "fifo": [entry("etc/passwd", tarfile.FIFOTYPE)],
+        "link out": [entry("etc/passwd", tarfile.SYMTYPE, linkname="../../../../../../etc/passwd")],
+    }
+    disks = await lab.disks(images)
+    await disks.create(ONE, layer=await lab.put(images, tar(*entries[passwd])), disk_bytes=0)
+    async with disks.offline(ONE, writable=True) as root:
+        with pytest.raises(
+            PortLayerError, match=r"symbolic links|not a regular file|unable to find user daemon"
+        ):
+            await root.copy_in(
+                b"/",
+                stream(tar(entry("f"))),
+                no_overwrite_dir_non_dir=False,
+                copy_uid_gid=True,
+                user="daemon",
+            )
+
+
 async def test_an_abandoned_copy_out_does_not_disturb_the_next_call(lab: Lab) -> None:
     disks = await made(lab)
     async with disks.offline(ONE, writable=True) as root:

@@ -1,0 +1,29 @@
+from portlayer.portlayer_pb2 import DiffEntry
+from portlayer.storage.setupfiles import without_setup_files
+
+A, C, D = DiffEntry.ADDED, DiffEntry.MODIFIED, DiffEntry.DELETED
+
+
+def shown(*entries: tuple[str, DiffEntry.Kind.ValueType]) -> list[str]:
+    found = without_setup_files([(path.encode(), kind) for path, kind in entries])
+    return [path.decode() for path, _ in found]
+
+
+def test_what_a_start_makes_is_not_shown() -> None:
+    assert (
+        shown(("/dev", A), ("/dev/pts", A), ("/dev/shm", A), ("/etc", C), ("/etc/hosts", A), ("/proc", A))
+        == []
+    )
+    assert shown(("/.dockerenv", A), ("/etc", C), ("/etc/mtab", A), ("/etc/resolv.conf", C)) == []
+
+
+def test_directories_stay_when_something_else_changed_in_them() -> None:
+    assert shown(("/etc", C), ("/etc/hosts", A), ("/etc/passwd", C)) == ["/etc", "/etc/passwd"]
+
+
+def test_what_the_container_deleted_is_shown() -> None:
+    assert shown(("/etc", C), ("/etc/hosts", D), ("/proc", D)) == ["/etc", "/etc/hosts", "/proc"]
+
+
+def test_other_things_of_these_names_are_shown() -> None:
+    assert shown(("/srv/etc/hosts", A), ("/home", A)) == ["/srv/etc/hosts", "/home"]
