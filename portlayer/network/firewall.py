@@ -51,6 +51,11 @@ class Firewall:
         self._applied = 0
         self.transactions = 0  # for tests and diagnostics
 
+    @property
+    def dirty(self) -> bool:
+        """A transaction failed or is not finished: the kernel may not have the wanted rules."""
+        return self._applied < self._asked
+
     async def apply(self) -> None:
         """Return when rules as wanted now, or later, are in the kernel.
 

@@ -52,6 +52,7 @@ async def test_a_failure_is_heard_by_everyone_it_concerns_and_is_not_remembered(
     rules = Firewall(lambda: "rules")
     results = await asyncio.gather(rules.apply(), rules.apply(), return_exceptions=True)
     assert [type(result) for result in results] == [FirewallError, FirewallError]
+    assert rules.dirty
     kernel.fail = False
     await rules.apply()
-    assert kernel.applied == ["rules"]
+    assert kernel.applied == ["rules"] and not rules.dirty

@@ -264,6 +264,28 @@ for source in (20001, 20002, 20003):
 """
 
 
+async def test_the_gateway_answers_pings(lab: Lab, tenant: Vch) -> None:
+    await tenant.network("front", ipv6=True)
+    guest = await tenant.container("guest", "front")
+    for address in (tenant.gateway("front"), tenant.gateway("front", 6)):
+        assert await asyncio.to_thread(guest.python, _PING, address) == "answer\n"
+
+
+_PING = """
+import socket, sys
+six = ":" in sys.argv[1]
+s = socket.socket(*((socket.AF_INET6, socket.SOCK_RAW, 58) if six else (socket.AF_INET, socket.SOCK_RAW, 1)))
+s.settimeout(10)
+s.connect((sys.argv[1], 0))
+s.send(b"\\x80\\0\\0\\0\\0\\1\\0\\1" if six else b"\\x08\\0\\xf7\\xfd\\0\\1\\0\\1")
+while True:
+    data = s.recv(100)
+    if data[0 if six else 20] == (129 if six else 0):
+        print("answer")
+        break
+"""
+
+
 async def spoof(guest: Guest, address: str, *, mac: str = "") -> None:
     if mac:
         guest.run("ip", "link", "set", "eth0", "address", mac)
