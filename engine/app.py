@@ -63,6 +63,6 @@ def build_application(engine: Engine) -> Application:
     ):
         resource.register(router, engine)
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
-        image_routes.register(router, engine, engine.images)
+        image_routes.register(router, engine.images)
     refusals.register(router)
     return Application(router=router, headers=HEADERS)

@@ -12,6 +12,8 @@ import errno
 import os
 import stat
 
+from tether import linux
+
 __all__ = ["copy_up"]
 
 _NEW = ".copy-up"
@@ -37,7 +39,7 @@ def copy_up(source: int, volume: int) -> None:
         _copy_directory(source, target, {}, 0)
     finally:
         os.close(target)
-    os.sync()
+    linux.syncfs(volume, "volume")
     os.rename(_NEW, "data", src_dir_fd=volume, dst_dir_fd=volume)
     os.fsync(volume)
 

@@ -17,6 +17,7 @@ from tether.uevents import Uevents
 __all__ = ["DiskError", "find_disk", "mount_disk"]
 
 _SYS_BLOCK = "/sys/block"
+_SCSI_HOSTS = "/sys/class/scsi_host"
 _SERIAL_PAGE_HEADER = 4  # bytes before the serial number in VPD page 0x80 (SPC-4)
 # Controllers that are no virtual disk's: CD-ROM drives sit on them.
 _NOT_SCSI = ("ata_piix", "ahci", "pata_", "usb-storage")
@@ -98,11 +99,10 @@ def _by_serial(serial: str) -> str | None:
 def _by_scsi(address: str) -> str | None:
     """``address`` counts controllers from 0; the kernel's numbers include those that are none of ours."""
     controller, _, rest = address.partition(":")
-    base = "/sys/class/scsi_host"
     hosts: list[int] = []
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(base):
-            driver = _read(f"{base}/{name}/proc_name").decode(errors="replace").strip()
+        for name in os.listdir(_SCSI_HOSTS):
+            driver = _read(f"{_SCSI_HOSTS}/{name}/proc_name").decode(errors="replace").strip()
             if not driver.startswith(_NOT_SCSI):
                 hosts.append(int(name.removeprefix("host")))
     hosts.sort()

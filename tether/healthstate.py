@@ -62,5 +62,5 @@ class HealthState:
 
 def timed_out_text(timeout: int) -> str:
     """Docker's words for a probe that was killed for taking too long."""
-    seconds = timeout / _SECOND
-    return f"Health check exceeded timeout ({seconds:g}s)"
+    minutes, seconds = divmod(timeout / _SECOND, 60)
+    return f"Health check exceeded timeout ({f'{minutes:g}m' if minutes else ''}{seconds:g}s)"

@@ -6,7 +6,6 @@ console and in the journal, and ends in a power-off.
 
 from __future__ import annotations
 
-import os
 import time
 
 from tether import lean
@@ -33,7 +32,6 @@ def main() -> None:
         _run(log)
     except BaseException as error:
         log.exception(error)
-    os.sync()
     cut_power()
 
 

@@ -212,6 +212,11 @@ def openat2(directory: int, path: FileName, flags: int, *, resolve: int, mode: i
     return _check(result, "openat2", _text(path))
 
 
+def syncfs(fd: int, subject: str) -> None:
+    """Write back one file system. (sync(2) waits for all of them, those that do not answer included.)"""
+    _check(_libc.syncfs(fd), "syncfs", subject)
+
+
 # ---------------------------------------------------------------- namespaces, identity
 
 

@@ -43,7 +43,6 @@ class PowerOff:
             pid = os.fork()
         except OSError as error:
             self._log(f"no child to unmount in: {error}")
-            os.sync()
             self._power_off()
             return
         if pid == 0:
@@ -59,9 +58,11 @@ def cut_power() -> None:
 def _finish(cgroup: Cgroup, mount_points: list[str]) -> NoReturn:
     try:
         _kill_all(cgroup)
-        os.sync()
         for path in mount_points:
-            _unmount(path)
+            try:
+                _unmount(path)
+            except OSError as error:  # the others must not suffer for it
+                os.write(1, f"tether: {error}\n".encode())
     finally:
         os._exit(0)
 
@@ -81,6 +82,15 @@ def _kill_all(cgroup: Cgroup) -> None:
 
 
 def _unmount(path: str) -> None:
+    try:
+        # The last unmount writes back by itself; but is it the last? Somebody may hold the file system.
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # it was never mounted
+    try:
+        linux.syncfs(fd, path)
+    finally:
+        os.close(fd)
     try:
         linux.umount(path)
     except OSError as error:

@@ -31,7 +31,7 @@ __all__ = [
     "send_terminal",
 ]
 
-_OWN_PID_NAMESPACE = "/proc/1/ns/pid"
+_OWN_PID_NAMESPACE = "/proc/self/ns/pid"
 OWN_NAMESPACE = -1
 _MAX_REPORT = 4096
 _MAX_FD = 1 << 20

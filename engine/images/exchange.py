@@ -20,22 +20,19 @@ from engine.images.progress import Progress
 from engine.images.pull import pull_error
 from engine.images.service import ImageService
 from engine.images.stream import reporting
-from engine.registry.client import RegistryClient
 from engine.registry.credentials import Credentials, credentials_from, parse_registry_auth
 from engine.registry.errors import InvalidReference, RegistryError, RegistryForbidden, RegistryRefused
 from engine.registry.manifest import Manifest, parse_manifest
 from engine.registry.platform import DEFAULT_PLATFORM, Platform, parse_platform
 from engine.registry.reference import DEFAULT_DOMAIN, Reference, parse_reference
-from engine.registry.sources import sources
-from vch.config import Registry
 
 __all__ = ["json_platform", "new_name", "platform_mismatch", "register"]
 
 _LATER = "is not supported yet by this virtual container host"
 
 
-def register(router: Router, service: ImageService, registry: Registry) -> None:
-    exchange = _Exchange(service, registry)
+def register(router: Router, service: ImageService) -> None:
+    exchange = _Exchange(service)
     router.add("POST", "/images/create", exchange.create, blocking=True)
     router.add("POST", "/images/load", exchange.load)
     router.add("POST", "/auth", exchange.auth, blocking=True)
@@ -48,9 +45,8 @@ def register(router: Router, service: ImageService, registry: Registry) -> None:
 
 
 class _Exchange:
-    def __init__(self, service: ImageService, registry: Registry) -> None:
+    def __init__(self, service: ImageService) -> None:
         self._service = service
-        self._registry = registry
 
     async def create(self, request: Request) -> Response:
         """POST /images/create: pull with fromImage, import with fromSrc"""
@@ -127,8 +123,7 @@ class _Exchange:
             raise BadRequest(str(error)) from error
         domain = credentials.server or DEFAULT_DOMAIN
         try:
-            found = sources(domain, self._registry)
-            client = RegistryClient(self._service.transport, found[-1:], "", credentials)
+            client = await self._service.puller.client(Reference(domain=domain, path=""), credentials)
             await client.ping()
         except RegistryForbidden as error:
             raise ApiError(str(error), status=403) from error

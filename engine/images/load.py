@@ -57,8 +57,6 @@ class Loader:
                     loaded.append(stored)
             except BadContent as error:
                 raise InternalError(str(error)) from error
-            except OSError as error:
-                raise InternalError(f"cannot spool the archive: {error}") from error
         return loaded
 
     async def _image(
@@ -119,8 +117,6 @@ class Loader:
                 )  # a clear error before anything is made
             except BadContent as error:
                 raise ApiError(str(error), status=400) from error
-            except OSError as error:
-                raise InternalError(f"cannot spool the archive: {error}") from error
             async with self._layers.hold([diff_id]):
                 present = await self._layers.present()
                 layer = present.get(diff_id)

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.http import ApiError, InternalError, NotFound
+from engine.http import ApiError, BadRequest, Forbidden, InternalError, NotFound
 from engine.images.catalog import Catalog
 from engine.images.config import ImageConfig, chain_ids, parse_config
 from engine.images.index import StoredImage, StoredLayer
@@ -22,7 +22,13 @@ from engine.images.transfer import LayerWanted, Transfer, Transfers
 from engine.registry.client import Document, RegistryClient
 from engine.registry.credentials import Credentials
 from engine.registry.digest import short
-from engine.registry.errors import BadContent, RegistryError, RegistryRefused
+from engine.registry.errors import (
+    BadContent,
+    InvalidReference,
+    RegistryError,
+    RegistryForbidden,
+    RegistryRefused,
+)
 from engine.registry.manifest import CONFIG_LIMIT, Index, Manifest, parse_manifest
 from engine.registry.platform import DEFAULT_PLATFORM, Platform, choose
 from engine.registry.reference import DEFAULT_DOMAIN, Reference
@@ -177,6 +183,10 @@ def _check_config(manifest: Manifest, config: ImageConfig, platform: Platform | 
 
 def pull_error(error: RegistryError, reference: Reference) -> ApiError:
     """With the words and the status that dockerd has for it."""
+    if isinstance(error, RegistryForbidden):
+        return Forbidden(str(error))
+    if isinstance(error, InvalidReference):
+        return BadRequest(str(error))
     if isinstance(error, RegistryRefused):
         if error.code == "DENIED":
             return NotFound(

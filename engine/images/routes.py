@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from engine.context import Engine
 from engine.filters import Filters
 from engine.http import BadRequest, Request, Response, Router, Unsupported, empty, json_response
 from engine.images import exchange
@@ -24,12 +23,11 @@ _LIST_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", 
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 
 
-def register(router: Router, engine: Engine, service: ImageService) -> None:
-    """Add the routes. `service` is what `engine.images` is."""
+def register(router: Router, service: ImageService) -> None:
     routes = _Routes(service)
     router.add("GET", "/images/json", routes.images)
     router.add("POST", "/images/prune", routes.prune)
-    exchange.register(router, service, engine.config.registry)
+    exchange.register(router, service)
     router.add("GET", "/images/{name...}/json", routes.inspect)
     router.add("GET", "/images/{name...}/history", routes.history)
     router.add("POST", "/images/{name...}/tag", routes.tag)

@@ -2,15 +2,19 @@
 
 They live on the VCH's own disk, without a name (an unlinked file goes with its last descriptor), so
 a killed engine leaves nothing. Together they hold at most ``limit`` bytes of layers ahead of their turn.
+What the disk refuses is an InternalError in its own words: a full disk ends the pull, not the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from types import TracebackType
+
+from engine.http import InternalError
 
 __all__ = ["Spool", "SpoolFile"]
 
@@ -36,12 +40,24 @@ class Spool:
         return SpoolFile(self._directory)
 
 
+@contextlib.contextmanager
+def _reported(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InternalError(
+            f"cannot spool in {directory}: {os.strerror(error.errno or 0).lower()}"
+        ) from error
+
+
 class SpoolFile:
     """Written from the front; `tail` reads along behind the writer. Writes and reads block: threads only."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with _reported(directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._directory = directory
         self._size = 0
         self._ended = False
         self._error: BaseException | None = None
@@ -63,12 +79,14 @@ class SpoolFile:
     def append(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._descriptor, view, self._size)
+            with _reported(self._directory):
+                written = os.pwrite(self._descriptor, view, self._size)
             self._size += written
             view = view[written:]
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
+        with _reported(self._directory):
+            return os.pread(self._descriptor, size, offset)
 
     # in the event loop
     def written(self) -> None:

@@ -57,8 +57,6 @@ class RegistryClient:
         sources: list[Source],
         path: str,
         credentials: Credentials,
-        *,
-        agreed: bool = False,
     ) -> None:
         self._transport = transport
         self._path = path
@@ -66,7 +64,7 @@ class RegistryClient:
         self._sources = [
             Site(transport, Authorizer(transport, source, credentials), source) for source in sources
         ]
-        self._chosen = agreed
+        self._chosen = False
 
     async def ping(self) -> None:
         """Check that the registry speaks v2 and takes these credentials."""

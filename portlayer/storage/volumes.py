@@ -33,7 +33,7 @@ MIN_CAPACITY = 16 << 20  # what an ext4 with a journal needs
 MAX_CAPACITY = 2 << 40  # of a sparse VMDK
 _SLOTS = 4
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
-_DRIVERS = ("", "local")
+_DRIVERS = ("", "local", "vsphere")  # two names of one store: VIC's clients ask for the second
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,8 @@ class Scene:
             await self.hypervisor.power_off(info.config.id)
             await self.hypervisor.delete(info.config.id)
 
-    async def guest(self, vm: str) -> Guest:
-        return await Guest(*await self.hypervisor.open_channel(vm)).contact()
+    async def guest(self, vm: str, *, timeout: float = 60) -> Guest:
+        return await Guest(*await self.hypervisor.open_channel(vm)).contact(timeout=timeout)
 
 
 async def next_event(

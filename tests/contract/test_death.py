@@ -17,17 +17,13 @@ from tests.contract.backend import QemuBackend
 from tests.contract.guest import ROOT
 from tests.contract.scene import Scene
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(600),
+    # what is persisted, and when, is the same for both profiles
+    pytest.mark.parametrize("backend", ["qemu-fast"], indirect=True),
+]
 VM = "d" * 64
-
-
-@pytest.fixture
-def backend(backend: QemuBackend) -> QemuBackend:
-    """What is persisted, and when, is the same for both profiles."""
-    if backend.config.guest.profile != "fast":
-        pytest.skip("one profile is enough")
-    (backend.directory / "boot").symlink_to(backend.config.guest.kernel.parent)
-    return backend
 
 
 async def victim(backend: QemuBackend, verb: str, step: int) -> bool:

@@ -16,19 +16,19 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from portlayer.hypervisor.base import HypervisorError
 from portlayer.hypervisor.qemu.durable import write_file
 from portlayer.hypervisor.qemu.probe import MARKER, initramfs
-from portlayer.hypervisor.qemu.process import ENVIRONMENT, Credentials
+from portlayer.hypervisor.qemu.process import ENVIRONMENT, Credentials, identity
 
-__all__ = ["Accelerator"]
+__all__ = ["Accelerator", "boot_probe"]
 
 DEVICE = Path("/dev/kvm")
 TIME_LIMIT = 20.0  # a guest under working KVM needs a fraction of a second, nested and loaded some seconds
-OUTPUT_LIMIT = 1 << 20
+OUTPUT_LIMIT = 16384
 _log = logging.getLogger(__name__)
 
 
@@ -65,11 +65,11 @@ class Accelerator:
             remembered = self._read(key)
             if remembered is not None:
                 return remembered
-            failure = await self._probe()
+            failure = await boot_probe(self._binary, self._kernel, self._credentials)
             chosen = "tcg" if failure else "kvm"
             document = {"key": key, "accelerator": chosen, "reason": failure or "a guest booted"}
             await asyncio.to_thread(write_file, self._verdict, json.dumps(document, indent=1).encode())
-            _log.info("accelerator %s: %s", chosen, document["reason"])
+            _log.info("accelerator %s: %s under KVM", chosen, document["reason"])
             return chosen
         finally:
             os.close(lock)
@@ -104,54 +104,49 @@ class Accelerator:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return descriptor
 
-    async def _probe(self) -> str:
-        """Boot a guest; returns why it did not come up, "" when it did."""
-        with _probe_initramfs() as initrd:
-            arguments = (
-                *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-                *("-machine", "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off"),
-                *("-accel", "kvm", "-cpu", "host", "-m", "256M"),
-                *("-kernel", str(self._kernel), "-initrd", str(initrd)),
-                *("-append", "console=ttyS0 quiet reboot=t panic=-1"),
-                *("-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"),
-            )
-            identity = (
-                {
-                    "user": self._credentials.uid,
-                    "group": self._credentials.gid,
-                    "extra_groups": list(self._credentials.groups),
-                }
-                if os.geteuid() == 0
-                else {}
-            )
-            process = await asyncio.create_subprocess_exec(
-                self._binary,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=ENVIRONMENT,
-                cwd="/",
-                **identity,  # type: ignore[arg-type]
-            )
-            assert process.stdout is not None
-            output = b""
-            try:
-                async with asyncio.timeout(TIME_LIMIT):
-                    while MARKER.strip() not in output and len(output) < OUTPUT_LIMIT:
-                        chunk = await process.stdout.read(4096)
-                        if not chunk:
-                            break
-                        output += chunk
-            except TimeoutError:
-                return f"no guest came up under KVM in {TIME_LIMIT:.0f} s: {_last_words(output)}"
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.communicate()
-        if MARKER.strip() in output:
-            return ""
-        return f"no guest came up under KVM: {_last_words(output)}"
+
+async def boot_probe(
+    binary: str,
+    kernel: Path,
+    credentials: Credentials,
+    *,
+    processor: Sequence[str] = ("-accel", "kvm", "-cpu", "host"),
+    time_limit: float = TIME_LIMIT,
+) -> str:
+    """Boot a guest; returns why it did not come up, "" when it did."""
+    with _probe_initramfs() as initrd:
+        arguments = (
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *("-machine", "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off"),
+            *processor,
+            *("-m", "256M", "-kernel", str(kernel), "-initrd", str(initrd)),
+            *("-append", "console=ttyS0 quiet reboot=t panic=-1"),
+            *("-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"),
+        )
+        process = await asyncio.create_subprocess_exec(
+            binary,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=ENVIRONMENT,
+            cwd="/",
+            **identity(credentials),
+        )
+        assert process.stdout is not None
+        output = b""
+        try:
+            async with asyncio.timeout(time_limit):
+                while chunk := await process.stdout.read(4096):
+                    output = (output + chunk)[-OUTPUT_LIMIT:]
+                await process.wait()
+        except BaseException as error:
+            process.kill()  # not before: asyncio loses track of a child that it kills after its end
+            await process.communicate()
+            if not isinstance(error, TimeoutError):
+                raise
+            return f"no guest came up in {time_limit:.0f} s: {_last_words(output)}"
+    return "" if MARKER.strip() in output else f"no guest came up: {_last_words(output)}"
 
 
 @contextlib.contextmanager

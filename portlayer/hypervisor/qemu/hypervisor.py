@@ -27,7 +27,7 @@ from portlayer.hypervisor.base import (
 from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, check_config
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.machine import Machine
-from portlayer.hypervisor.qemu.runtime import tail
+from portlayer.hypervisor.qemu.runtime import RunDirectory, tail
 from vch.config import VchConfig
 
 __all__ = ["QemuHypervisor"]
@@ -56,12 +56,7 @@ class QemuHypervisor:
         self._host_or_none = host
         records = await asyncio.to_thread(host.store.open)
         self._machines = {vm: Machine(host, record, self._emit) for vm, record in records.items()}
-        results = await asyncio.gather(*(m.attach() for m in self._machines.values()), return_exceptions=True)
-        for machine, result in zip(self._machines.values(), results, strict=True):
-            if isinstance(result, BaseException):
-                raise HypervisorError(
-                    f"VM {machine.id[:12]}: cannot tell whether it runs: {result!r}"
-                ) from result
+        await asyncio.gather(*(machine.attach() for machine in self._machines.values()))
         await asyncio.to_thread(self._sweep_runs, host)
         await self._tidy()
         self._keeper = asyncio.create_task(self._keep_house())
@@ -71,9 +66,11 @@ class QemuHypervisor:
         for entry in (self._config.paths.run / "vm").iterdir():
             if entry in known:
                 continue
-            # Nobody can tell us which VM that was: its directory is gone. Its process, if any, has lost
-            # its disks' owner too, but only a human may decide that.
-            _log.warning("%s belongs to no VM and is left alone", entry)
+            stray = RunDirectory(entry, entry.name)
+            if stray.held():  # somebody took the VM's directory away from under it: a case for a human
+                _log.error("a QEMU runs that belongs to no VM: see %s", stray.log)
+            else:
+                stray.remove()
 
     async def close(self) -> None:
         if self._keeper is not None:

@@ -21,7 +21,7 @@ from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
 from portlayer.hypervisor.qemu.store import VmDirectory
 from portlayer.hypervisor.qemu.tap import open_tap
 
-__all__ = ["Launch", "last_words", "launch"]
+__all__ = ["Launch", "hardware", "last_words", "launch"]
 
 T = TypeVar("T")
 GREETING_TIMEOUT = 60.0  # dozens of starts at once on few processors
@@ -44,12 +44,7 @@ async def launch(host: Host, config: VmConfig, handler: EventHandler, migration:
     directory = host.store.directory(config.id)
     run = host.run_directory(config.id)
     accelerator = await host.accelerator.choose()
-    launched = Launched(
-        profile=host.profile.value,
-        accelerator=accelerator,
-        disks=_targets(config),
-        nics=tuple(nic.id for nic in config.nics),
-    )
+    launched = hardware(host, config, accelerator)
     process: QemuProcess | None = None
     try:
         await asyncio.to_thread(host.store.prepare_start, config)
@@ -145,11 +140,17 @@ async def _first_of(step: Coroutine[Any, Any, T], process: QemuProcess) -> T:
             doing.exception()
 
 
-def _targets(config: VmConfig) -> dict[str, int]:
+def hardware(host: Host, config: VmConfig, accelerator: str) -> Launched:
+    """What a QEMU that starts from ``config`` has."""
     targets: dict[str, int] = {}
     for disk in config.disks:
         targets[disk.id] = free_target(targets.values())
-    return targets
+    return Launched(
+        profile=host.profile.value,
+        accelerator=accelerator,
+        disks=targets,
+        nics=tuple(nic.id for nic in config.nics),
+    )
 
 
 def last_words(run: RunDirectory, directory: VmDirectory) -> str:

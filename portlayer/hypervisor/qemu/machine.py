@@ -14,10 +14,10 @@ import asyncio
 import dataclasses
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from portlayer.hypervisor.base import (
     ConcurrentAccess,
@@ -36,36 +36,20 @@ from portlayer.hypervisor.qemu import hotplug, journal
 from portlayer.hypervisor.qemu.devices import check_config
 from portlayer.hypervisor.qemu.durable import NEW
 from portlayer.hypervisor.qemu.host import Host
-from portlayer.hypervisor.qemu.launch import last_words, launch
-from portlayer.hypervisor.qemu.memory import Migration, saved
-from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
+from portlayer.hypervisor.qemu.launch import hardware, last_words, launch
 from portlayer.hypervisor.qemu.process import QemuProcess
+from portlayer.hypervisor.qemu.run import Run
 from portlayer.hypervisor.qemu.runtime import Launched
 from portlayer.hypervisor.qemu.snapshot import Draft, check_clone, copy_disks
 from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode
 
-__all__ = ["Machine", "Run"]
+__all__ = ["Machine"]
 
 QUIT_TIMEOUT = 5.0
 DEATH_TIMEOUT = 30.0
-ATTACH_TIMEOUT = 10.0
+T = TypeVar("T", Disk, Nic)
+FIND_TIMEOUT = 10.0
 _log = logging.getLogger(__name__)
-
-
-class Run:
-    """A running QEMU and what we know about it."""
-
-    def __init__(self) -> None:
-        self.process: QemuProcess | None = None
-        self.monitor: Monitor | None = None
-        self.launched = Launched(profile="", accelerator="")
-        self.channel: asyncio.StreamWriter | None = None
-        self.ended = asyncio.Event()
-        self.shutdown = ""  # what QEMU said about its end
-        self.cut = False  # we ended it
-        self.frozen = False  # stopped by us for a moment (snapshot): nobody's business
-        self.migration = Migration()
-        self.unplugged = hotplug.Unplugged()
 
 
 class Machine:
@@ -79,7 +63,7 @@ class Machine:
         self._power = PowerState.OFF
         self._deleted = False
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: asyncio.Future[None] | None = None  # the tidying up after a run
 
     @property
     def id(self) -> str:
@@ -99,7 +83,7 @@ class Machine:
         return self._run is not None or self._lock.locked()
 
     def info(self) -> VmInfo:
-        pid = self._run.process.pid if self._run is not None and self._run.process is not None else 0
+        pid = 0 if self._run is None else self._run.process.pid
         return VmInfo(config=self._record.config, version=self._record.version, power=self._power, pid=pid)
 
     # -- a former life's run
@@ -107,36 +91,40 @@ class Machine:
     async def attach(self) -> None:
         """Find out whether the VM runs, and take hold of it if so.
 
-        Raises:
-            HypervisorError: a process holds the VM's lock and cannot be found.
+        A VM whose lock is held by a process that we cannot find counts as off; the
+        lock keeps it from being started again.
         """
         await asyncio.to_thread(self._host.store.ensure_streams, self.id)
-        pid = await self._find()
-        if pid is None:
+        try:
+            pid = await self._find()
+        except TimeoutError:
+            _log.error("VM %s: some process holds its lock and is not to be found", self.id[:12])
+            return
+        try:
+            process = None if pid is None else QemuProcess(pid)
+        except ProcessLookupError:
+            process = None
+        if process is None:
             if self._rundir.path.exists():
                 _log.warning("VM %s ended while nobody watched: %s", self.id[:12], self._last_words())
                 self._rundir.remove()
             return
-        run = Run()
-        run.launched = self._rundir.launched()
-        try:
-            run.process = QemuProcess(pid)
-        except ProcessLookupError:
-            self._rundir.remove()
-            return
-        self._adopt(run)
+        run = Run(self._rundir, self._change)
+        run.begin(process, self._rundir.launched() or hardware(self._host, self._record.config, ""), None)
         self._power = PowerState.ON
+        self._adopt(run)
         try:
-            monitor = await self._session(run)
+            monitor = await run.session()
             await journal.reopen(monitor, self._directory.journal)
-            run.launched = await hotplug.reconcile(monitor, run.launched, run.unplugged, vm=self.id)
-            self._rundir.note_launched(run.launched)
+            seen = await hotplug.reconcile(monitor, run.launched, run.unplugged, vm=self.id)
         except HypervisorError as error:
             # It runs, so it is ON; whoever needs the monitor will try again.
-            _log.error("VM %s runs (pid %d) but does not answer: %s", self.id[:12], pid, error)
+            _log.error("VM %s runs (pid %d) but does not answer: %s", self.id[:12], process.pid, error)
+        else:
+            self._note(run, seen)
 
     async def _find(self) -> int | None:
-        async with asyncio.timeout(ATTACH_TIMEOUT):
+        async with asyncio.timeout(FIND_TIMEOUT):
             while True:
                 pid = await asyncio.to_thread(self._rundir.process)
                 if pid is not None or not self._rundir.held():
@@ -147,17 +135,11 @@ class Machine:
     async def detach(self) -> None:
         """Let go; the VM keeps running."""
         async with self._lock:
+            if self._ending is not None:
+                await self._ending
             run, self._run = self._run, None
-            for task in self._tasks:
-                task.cancel()
-            if run is None:
-                return
-            if run.channel is not None:
-                run.channel.transport.abort()
-            if run.monitor is not None:
-                await run.monitor.close()
-            if run.process is not None:
-                run.process.close()
+            if run is not None:
+                await run.let_go()
 
     # -- configuration
 
@@ -186,50 +168,56 @@ class Machine:
     async def start(self) -> VmInfo:
         async with self._held():
             self._require(PowerState.OFF)
-            run = Run()
+            run = Run(self._rundir, self._change)
             restored = self._directory.memory.exists()
-            result = await launch(self._host, self._record.config, self._handler(run), run.migration)
-            run.process, run.monitor, run.launched = result.process, result.monitor, result.launched
+            started = await launch(self._host, self._record.config, run.handle, run.migration)
+            run.begin(started.process, started.launched, started.monitor)
             self._directory.memory.unlink(missing_ok=True)  # its disks go on from here
             self._power = PowerState.ON
             self._adopt(run)
             self._tell(VmEventKind.POWERED_ON)
             if restored:
-                await self._look(run)  # it goes on as its source was, which may be suspended
+                await run.look()  # it goes on as its source was, which may be suspended
             return self.info()
 
     async def power_off(self) -> None:
+        run = self._run
+        if run is not None:
+            await self._cut(
+                run
+            )  # without the lock: whoever holds it may wait for a guest that does not answer
         async with self._held():
-            run = self._run
-            if run is None:
-                return
-            run.cut = True
-            assert run.process is not None
-            try:
-                async with asyncio.timeout(QUIT_TIMEOUT):
-                    await (await self._session(run)).execute("quit")
-                    await run.ended.wait()
-            except (HypervisorError, TimeoutError) as error:
+            if self._run is not None:
+                await self._cut(self._run)
+
+    async def _cut(self, run: Run) -> None:
+        run.cut = True
+        try:
+            async with asyncio.timeout(QUIT_TIMEOUT):
+                await (await run.session()).execute("quit")
+                await run.ended.wait()
+        except (HypervisorError, TimeoutError) as error:
+            if run.process.alive:
                 _log.warning("VM %s does not quit and is killed: %s", self.id[:12], error)
-                run.process.kill()
-            try:
-                async with asyncio.timeout(DEATH_TIMEOUT):
-                    await run.ended.wait()
-            except TimeoutError as error:
-                raise HypervisorError(
-                    f"VM {self.id[:12]}: process {run.process.pid} was killed and is not gone"
-                ) from error
+            run.process.kill()
+        try:
+            async with asyncio.timeout(DEATH_TIMEOUT):
+                await run.ended.wait()
+        except TimeoutError as error:
+            raise HypervisorError(
+                f"VM {self.id[:12]}: process {run.process.pid} was killed and is not gone"
+            ) from error
 
     async def suspend(self) -> None:
         async with self._held():
             run = self._require(PowerState.ON)
-            await (await self._session(run)).execute("stop")
+            await (await run.session()).execute("stop")
             self._change(PowerState.SUSPENDED)
 
     async def resume(self) -> None:
         async with self._held():
             run = self._require(PowerState.SUSPENDED)
-            await (await self._session(run)).execute("cont")
+            await (await run.session()).execute("cont")
             self._change(PowerState.ON)
 
     async def delete(self) -> None:
@@ -248,58 +236,64 @@ class Machine:
         async with self._held():
             run = self._running()
             config = self._record.config
-            others = [known for known in config.nics if known.id != nic.id]
-            check_config(dataclasses.replace(config, nics=(*others, nic)), self._host.profile)
-            if nic.id not in run.launched.nics:
-                await hotplug.add_nic(await self._session(run), nic, self._host.profile)
-                self._note(run, dataclasses.replace(run.launched, nics=(*run.launched.nics, nic.id)))
-            await self._save(dataclasses.replace(config, nics=(*others, nic)))
+            nics = _with(config.nics, nic)
+            check_config(dataclasses.replace(config, nics=nics), self._host.profile)
+            if nic.id in run.launched.nics:
+                self._require_same(nic, config.nics)
+            else:
+                await hotplug.add_nic(await run.session(), nic, self._host.profile)
+                self._note(run, run.launched.with_nic(nic.id))
+            await self._save_hardware(nics=nics)
 
     async def remove_nic(self, nic_id: str) -> None:
         async with self._held():
             run = self._running()
-            config = self._record.config
-            left = tuple(nic for nic in config.nics if nic.id != nic_id)
+            left = tuple(nic for nic in self._record.config.nics if nic.id != nic_id)
             if nic_id in run.launched.nics:
-                await hotplug.remove_nic(await self._session(run), nic_id, run.unplugged)
-                nics = tuple(known for known in run.launched.nics if known != nic_id)
-                self._note(run, dataclasses.replace(run.launched, nics=nics))
-            elif len(left) == len(config.nics):
+                await hotplug.remove_nic(await run.session(), nic_id, run.unplugged)
+                self._note(run, run.launched.without_nic(nic_id))
+            elif left == self._record.config.nics:
                 raise HypervisorError(f"VM {self.id[:12]} has no NIC {nic_id}")
-            if len(left) != len(config.nics):
-                await self._save(dataclasses.replace(config, nics=left))
+            await self._save_hardware(nics=left)
 
     async def add_disk(self, disk: Disk) -> None:
         async with self._held():
             run = self._running()
             config = self._record.config
-            others = [known for known in config.disks if known.id != disk.id]
-            check_config(dataclasses.replace(config, disks=(*others, disk)), self._host.profile)
-            if disk.id not in run.launched.disks:
-                target = await hotplug.add_disk(
-                    await self._session(run), disk, self._host.profile, run.launched.disks.values()
-                )
-                self._note(
-                    run, dataclasses.replace(run.launched, disks={**run.launched.disks, disk.id: target})
-                )
-            await self._save(dataclasses.replace(config, disks=(*others, disk)))
+            disks = _with(config.disks, disk)
+            check_config(dataclasses.replace(config, disks=disks), self._host.profile)
+            if disk.id in run.launched.disks:
+                self._require_same(disk, config.disks)
+            else:
+                taken = run.launched.disks.values()
+                target = await hotplug.add_disk(await run.session(), disk, self._host.profile, taken)
+                self._note(run, run.launched.with_disk(disk.id, target))
+            await self._save_hardware(disks=disks)
 
     async def remove_disk(self, disk_id: str) -> None:
         async with self._held():
             run = self._running()
-            config = self._record.config
-            left = tuple(disk for disk in config.disks if disk.id != disk_id)
+            left = tuple(disk for disk in self._record.config.disks if disk.id != disk_id)
             if disk_id in run.launched.disks:
-                await hotplug.remove_disk(await self._session(run), disk_id, run.unplugged)
-                disks = {known: target for known, target in run.launched.disks.items() if known != disk_id}
-                self._note(run, dataclasses.replace(run.launched, disks=disks))
-            elif len(left) == len(config.disks):
+                await hotplug.remove_disk(await run.session(), disk_id, run.unplugged)
+                self._note(run, run.launched.without_disk(disk_id))
+            elif left == self._record.config.disks:
                 raise HypervisorError(f"VM {self.id[:12]} has no disk {disk_id}")
-            if len(left) != len(config.disks):
-                await self._save(dataclasses.replace(config, disks=left))
+            await self._save_hardware(disks=left)
+
+    async def _save_hardware(self, **changes: Any) -> None:
+        config = dataclasses.replace(self._record.config, **changes)
+        if config != self._record.config:
+            await self._save(config)
+
+    def _require_same(self, device: Nic | Disk, configured: Sequence[Nic | Disk]) -> None:
+        """The running VM has a device of this name. Adding it again is a repeated call, or a mistake."""
+        for known in configured:
+            if known.id == device.id and known != device:
+                raise HypervisorError(f"VM {self.id[:12]}: {device.id} is there already, as {known}")
 
     def _note(self, run: Run, launched: Launched) -> None:
-        run.launched = dataclasses.replace(launched, plugged=True)
+        run.launched = launched
         if not run.ended.is_set():
             self._rundir.note_launched(run.launched)
 
@@ -313,7 +307,7 @@ class Machine:
                 if self._run is None:
                     await copy_disks(self._record.config.disks, draft.path)
                 else:
-                    async with self._memory_saved(self._run, draft.memory):
+                    async with self._run.memory_saved(draft.memory, running=self._power is PowerState.ON):
                         await copy_disks(self._record.config.disks, draft.path)
                 await asyncio.to_thread(draft.finish, self._record)
             except OSError as error:
@@ -331,41 +325,20 @@ class Machine:
                 return
             path = self._directory.path / f"{NEW}clone-{clone.id}"
             try:
-                async with self._memory_saved(self._run, path):
+                async with self._run.memory_saved(path, running=self._power is PowerState.ON):
                     pass
                 yield path
             finally:
                 path.unlink(missing_ok=True)
 
-    @asynccontextmanager
-    async def _memory_saved(self, run: Run, path: Path) -> AsyncIterator[None]:
-        """The VM stands still inside, and to everybody else it does not."""
-        monitor = await self._session(run)
-        run.frozen = True
-        try:
-            async with saved(monitor, run.migration, path, running=self._power is PowerState.ON):
-                yield
-        finally:
-            run.frozen = False
-
     # -- streams
 
     async def open_channel(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        async with self._held():
-            run = self._running()
-            if run.channel is not None:
-                run.channel.transport.abort()  # QEMU takes the next caller when this one has hung up
-                run.channel = None
-            try:
-                reader, writer = await asyncio.open_unix_connection(str(self._rundir.channel))
-            except OSError as error:
-                raise HypervisorError(f"VM {self.id[:12]}: channel: {error}") from error
-            run.channel = writer
-            return reader, writer
+        return await self._running().open_channel()
 
     async def rotate_journal(self, keep: int) -> None:
         async with self._held():
-            monitor = None if self._run is None else await self._session(self._run)
+            monitor = None if self._run is None else await self._run.session()
             await asyncio.to_thread(journal.shift, self._directory.journal, keep)
             await asyncio.to_thread(self._host.store.ensure_streams, self.id)
             if monitor is not None:
@@ -393,82 +366,33 @@ class Machine:
             raise InvalidState(f"VM {self.id[:12]} is off; the call needs a running VM")
         return self._run
 
-    async def _session(self, run: Run) -> Monitor:
-        """The monitor, connected again if need be."""
-        if run.monitor is not None and run.monitor.connected:
-            return run.monitor
-        if run.monitor is not None:
-            await run.monitor.close()
-        if run.ended.is_set():
-            raise MonitorLost(f"VM {self.id[:12]} is off")
-        run.monitor = await Monitor.connect(
-            self.id, self._rundir.monitor, self._handler(run), timeout=ATTACH_TIMEOUT
-        )
-        await self._look(run)
-        return run.monitor
-
-    async def _look(self, run: Run) -> None:
-        assert run.monitor is not None
-        status = await run.monitor.execute("query-status")
-        self._change(PowerState.ON if status["running"] else PowerState.SUSPENDED)
-
     def _adopt(self, run: Run) -> None:
-        assert run.process is not None
         self._run = run
-        run.process.on_end(lambda: self._spawn_task(self._end(run)))
+        run.process.on_end(lambda: self._begin_end(run))
 
-    def _spawn_task(self, step: Any) -> None:
-        task = asyncio.ensure_future(step)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin_end(self, run: Run) -> None:
+        self._ending = asyncio.ensure_future(self._end(run))
 
     async def _end(self, run: Run) -> None:
         """The process is gone: tidy up, and say why."""
-        assert run.process is not None
-        if run.monitor is not None:
-            await run.monitor.drain()
-            await run.monitor.close()
-        detail = self._why(run)
-        run.unplugged.fail(MonitorLost(f"VM {self.id[:12]} ended"))
-        run.migration.fail(MonitorLost(f"VM {self.id[:12]} ended"))
-        if run.channel is not None:
-            run.channel.close()
-        run.process.close()
-        self._rundir.remove()
-        if self._host.cgroups is not None:
-            self._host.cgroups.remove(self.id)
-        self._run = None
-        self._power = PowerState.OFF
-        run.ended.set()
-        self._tell(VmEventKind.POWERED_OFF, detail)
-
-    def _why(self, run: Run) -> str:
-        assert run.process is not None
-        if run.cut or run.shutdown == "host-qmp-quit":
-            return "power-off"
-        if run.shutdown == "guest-shutdown":
-            return "guest-shutdown"
-        if run.shutdown:
-            return f"crashed: {run.shutdown}; {self._last_words()}"
-        return f"crashed: QEMU {run.process.status or 'vanished'}; {self._last_words()}"
+        await run.hear_out()
+        detail = run.why(self._last_words())
+        try:
+            await run.let_go()
+            self._rundir.remove()
+            if self._host.cgroups is not None:
+                self._host.cgroups.remove(self.id)
+        except OSError as error:
+            _log.error("VM %s: not tidied up: %s", self.id[:12], error)
+        finally:
+            self._run = None
+            self._power = PowerState.OFF
+            self._ending = None
+            run.ended.set()
+            self._tell(VmEventKind.POWERED_OFF, detail)
 
     def _last_words(self) -> str:
         return last_words(self._rundir, self._directory)
-
-    def _handler(self, run: Run) -> EventHandler:
-        return lambda name, data: self._event(run, name, data)
-
-    def _event(self, run: Run, name: str, data: Mapping[str, Any]) -> None:
-        if name == "SHUTDOWN":
-            run.shutdown = str(data.get("reason", "shutdown without a reason"))
-        elif name == "STOP" and not run.frozen and not run.shutdown:
-            self._change(PowerState.SUSPENDED)
-        elif name == "RESUME" and not run.frozen:
-            self._change(PowerState.ON)
-        elif name == "DEVICE_DELETED" and "device" in data:
-            run.unplugged.gone(str(data["device"]))
-        elif name == "MIGRATION":
-            run.migration.event(str(data.get("status")))
 
     def _change(self, power: PowerState) -> None:
         if self._power is power or self._run is None:
@@ -479,6 +403,14 @@ class Machine:
     def _tell(self, kind: VmEventKind, detail: str = "") -> None:
         _log.info("VM %s %s %s", self.id[:12], kind.value, detail)
         self._emit(VmEvent(id=self.id, kind=kind, detail=detail))
+
+
+def _with(devices: Sequence[T], device: T) -> tuple[T, ...]:
+    """``device`` in place of the one of its name, or at the end."""
+    result = [device if known.id == device.id else known for known in devices]
+    if device not in result:
+        result.append(device)
+    return tuple(result)
 
 
 class _Held:

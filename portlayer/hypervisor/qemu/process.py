@@ -18,8 +18,9 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Credentials", "QemuProcess", "find_by_name", "spawn", "start_time"]
+__all__ = ["Credentials", "QemuProcess", "find_by_name", "identity", "spawn", "start_time"]
 
 NOFILE = 4096  # each disk holds one descriptor per layer of its chain
 OOM_SCORE = 200  # the kernel takes a container VM before it takes a daemon
@@ -42,11 +43,6 @@ def spawn(
     Raises:
         OSError: it could not be executed.
     """
-    identity = (
-        {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
-        if os.geteuid() == 0
-        else {}
-    )
     child = subprocess.Popen(
         [*_limits(), *arguments],
         stdin=subprocess.DEVNULL,
@@ -56,11 +52,18 @@ def spawn(
         start_new_session=True,
         cwd="/",
         env=ENVIRONMENT,
-        **identity,  # type: ignore[call-overload]
+        **identity(credentials),
     )
     # The pidfd's owner reaps it. Left alone, Popen would complain that the child outlives it.
     child.returncode = 0
     return int(child.pid)
+
+
+def identity(credentials: Credentials) -> dict[str, Any]:
+    """How subprocess and asyncio are told whom to become; nothing when we are not root."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
 
 
 def _limits() -> list[str]:

@@ -38,6 +38,19 @@ class Launched:
     nics: tuple[str, ...] = ()
     plugged: bool = False  # hardware came or went since the start
 
+    def with_disk(self, disk: str, target: int) -> Launched:
+        return dataclasses.replace(self, plugged=True, disks={**self.disks, disk: target})
+
+    def without_disk(self, disk: str) -> Launched:
+        left = {known: target for known, target in self.disks.items() if known != disk}
+        return dataclasses.replace(self, plugged=True, disks=left)
+
+    def with_nic(self, nic: str) -> Launched:
+        return dataclasses.replace(self, plugged=True, nics=(*self.nics, nic))
+
+    def without_nic(self, nic: str) -> Launched:
+        return dataclasses.replace(self, plugged=True, nics=tuple(n for n in self.nics if n != nic))
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -72,10 +85,12 @@ class RunDirectory:
         """An empty directory for a new run.
 
         Raises:
-            HypervisorError: a socket in it would have a path that is too long.
+            HypervisorError: a former run is not over, or a socket in it would have a path that is too long.
         """
         if len(os.fsencode(self.channel)) > SOCKET_PATH_LIMIT:
             raise HypervisorError(f"{self.channel}: a socket's path has at most {SOCKET_PATH_LIMIT} bytes")
+        if self.held():
+            raise HypervisorError(f"VM {self.vm[:12]}: a process still holds {self._lock}")
         self.remove()
         self.path.mkdir(mode=0o700, parents=True)
 
@@ -119,17 +134,13 @@ class RunDirectory:
     def note_launched(self, launched: Launched) -> None:
         self._replace(self._launched, json.dumps(dataclasses.asdict(launched)))
 
-    def launched(self) -> Launched:
-        """What :meth:`note_launched` wrote.
-
-        Raises:
-            HypervisorError: the note is missing or damaged.
-        """
+    def launched(self) -> Launched | None:
+        """What :meth:`note_launched` wrote, if it can be read."""
         try:
             raw = json.loads(self._launched.read_text())
             return Launched(**{**raw, "nics": tuple(raw["nics"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise HypervisorError(f"{self._launched}: {error!r}") from error
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     # -- found again
 

@@ -85,15 +85,18 @@ class VmStore:
             _log.info("swept %s", self._root / name)
         records: dict[str, Record] = {}
         for entry in sorted(self._root.iterdir()):
-            sweep(entry)
+            directory = VmDirectory(entry)
             try:
-                record = decode((entry / "config.json").read_bytes())
+                record = decode(directory.config.read_bytes())
             except (OSError, HypervisorError) as error:
                 _log.error("VM directory %s is not readable and is left alone: %s", entry, error)
                 continue
             if record.config.id != entry.name:
                 _log.error("VM directory %s holds VM %s and is left alone", entry, record.config.id)
                 continue
+            for parent in (entry, directory.snapshots):
+                if parent.is_dir():
+                    sweep(parent)
             records[entry.name] = record
         return records
 

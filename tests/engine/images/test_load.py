@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.http import ApiError
+from engine.http import ApiError, Disconnected
 from engine.images.archive import read_archive
 from engine.images.progress import Progress
 from engine.images.service import ImageService
@@ -255,10 +256,22 @@ async def test_an_oci_blob_with_the_wrong_digest(service: ImageService, fake: Fa
 async def test_a_client_that_goes_away_leaves_nothing(service: ImageService, fake: FakePortLayer) -> None:
     async def cut() -> AsyncIterator[bytes]:
         yield docker_archive((sample(BASE), ["a:1"]))[:3000]
-        raise ConnectionResetError("gone")
+        raise Disconnected("gone")
 
-    with pytest.raises(ApiError, match="gone"):
+    with pytest.raises(Disconnected, match="gone"):
         await service.loader.load(cut(), None, Progress(), quiet=True)
+    assert not fake.calls
+
+
+async def test_a_full_disk_is_named(
+    service: ImageService, fake: FakePortLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ApiError, match=r"cannot spool in .*/spool: no space left on device"):
+        await load(service, docker_archive((sample(BASE), ["a:1"])))
     assert not fake.calls
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ from engine.registry.reference import parse_reference
 from tests.engine.images.portlayer import FakePortLayer
 from tests.engine.images.samples import DOCKER_LIST, OCI_INDEX, Sample, sample, tar, zstd
 from tests.engine.registry.server import Answer, Asked, FakeRegistry, digest_of, error
+from vch.config import Registry
 
 BASE = tar(base=b"b" * 5000)
 MIDDLE = tar(middle=os.urandom(200_000))
@@ -224,6 +226,22 @@ async def test_a_cut_layer_goes_on_where_it_was_cut(
     assert "Retrying in 1 second" in states(said, blob[7:19])
 
 
+async def test_a_registry_that_trickles(
+    service: ImageService, fake: FakePortLayer, registry: FakeRegistry
+) -> None:
+    image = sample(MIDDLE, BASE)
+    image.put(registry, "a", "1")
+    registry.rules.append(
+        lambda asked: (
+            Answer(body=registry.blobs[asked.path.rpartition("/")[2]], trickle=999)
+            if "/blobs/" in asked.path
+            else None
+        )
+    )
+    await pull(service, f"{registry.host}/a:1")
+    assert [fake.tars[chain] for chain in image.chain] == [MIDDLE, BASE]
+
+
 async def test_a_server_without_ranges_is_read_again_from_the_start(
     service: ImageService, fake: FakePortLayer, registry: FakeRegistry
 ) -> None:
@@ -381,6 +399,33 @@ async def test_without_room_in_the_spool_layers_stream_in_their_turn(
     image.put(registry, "a", "1")
     await pull(service, f"{registry.host}/a:1")
     assert fake.done("put") == image.chain
+
+
+async def test_a_full_disk_ends_the_pull_and_says_so(
+    service: ImageService, fake: FakePortLayer, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = sample(BASE, MIDDLE)
+    image.put(registry, "a", "1")
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ApiError, match=r"cannot spool in .*/spool: no space left on device"):
+        await pull(service, f"{registry.host}/a:1")
+    assert image.chain[1] not in fake.layers
+    assert not fake.keys
+    assert service.puller._transfers.spool._free == 4 << 30
+
+
+async def test_a_registry_that_is_not_allowed(service: ImageService, registry: FakeRegistry) -> None:
+    service.puller._registry = Registry(allowed=("r.example",))
+    with pytest.raises(
+        ApiError, match=r"Access denied to unauthorized registry .* allows only r\.example"
+    ) as caught:
+        await pull(service, f"{registry.host}/a:1")
+    assert caught.value.status == 403
+    assert registry.asked == []
 
 
 async def test_more_layers_than_slots(
