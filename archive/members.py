@@ -144,9 +144,9 @@ def parse_header(block: bytes) -> Member:
         _LAYOUT.unpack(block)
     )
     name = name.split(b"\0", 1)[0]
-    claimed = parse_number(checksum, name, "checksum")
-    unsigned = sum(block) - sum(checksum) + 8 * 0x20
-    if claimed != unsigned and claimed != _signed_sum(block, checksum):
+    claimed = checksum.split(b"\0", 1)[0].strip(b" ")
+    sums = (sum(block) - sum(checksum) + 8 * 0x20, _signed_sum(block, checksum))
+    if not claimed.isdigit() or claimed.strip(b"01234567") or int(claimed, 8) not in sums:
         raise ArchiveError(b"", "not a tar header (wrong checksum)")
     if magic == _MAGIC_USTAR:
         prefix = rest[:131] if rest[163:167] == b"tar\0" else rest[:155]

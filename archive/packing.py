@@ -143,7 +143,7 @@ class Packer:
                 member.kind = CHAR_DEVICE if kind == stat.S_IFCHR else BLOCK_DEVICE
                 member.major = os.major(status.st_rdev)
                 member.minor = os.minor(status.st_rdev)
-            member.xattrs = read_xattrs(f"/proc/self/fd/{fd}/{os.fsdecode(name)}")
+            member.xattrs = _xattrs_of_special(fd, name)
             buffer += encode_header(member)
         except OSError as error:
             if error.errno not in _VANISHED:
@@ -205,6 +205,17 @@ class Packer:
         member.kind = HARD_LINK
         member.link = first
         return True
+
+
+def _xattrs_of_special(fd: int, name: bytes) -> dict[bytes, bytes]:
+    """Attributes of what cannot be opened: a link, a device, a pipe.
+
+    Inside a container's view /proc belongs to another PID namespace and does not know us.
+    Then there are none: such a file cannot hold ``user.`` attributes anyway.
+    """
+    if not os.path.exists("/proc/self/fd"):
+        return {}
+    return read_xattrs(f"/proc/self/fd/{fd}/{os.fsdecode(name)}")
 
 
 def _member(status: os.stat_result, name: bytes) -> Member:

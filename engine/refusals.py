@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.http import Request, Response, Router, Unavailable, json_response
+from engine.http import NotFound, Request, Response, Router, Unavailable, json_response
 
 __all__ = ["register"]
 
@@ -67,9 +67,13 @@ def register(router: Router) -> None:
     async def no_plugins(request: Request) -> Response:
         return json_response([])
 
+    async def no_such_plugin(request: Request) -> Response:
+        raise NotFound(f'plugin "{request.match["name"]}" not found')  # `docker inspect NAME` asks here too
+
     for methods, pattern in _SWARM:
         for method in methods.split():
             router.add(method, pattern, no_swarm)
     router.add("GET", "/plugins", no_plugins)
+    router.add("GET", "/plugins/{name...}/json", no_such_plugin)
     for methods, pattern, message in _ABSENT:
         router.refuse(methods, pattern, message)

@@ -40,7 +40,7 @@ from tether.tether_pb2 import Empty, NetworkEvent, NetworkSetRequest, Resources,
 __all__ = ["Changer"]
 
 log = logging.getLogger(__name__)
-_CHANGEABLE = (Status.CREATED, Status.EXITED, Status.RUNNING, Status.RESTARTING)
+_CHANGEABLE = frozenset(Status) - {Status.REMOVING, Status.DEAD}
 
 
 class Changer:
@@ -61,8 +61,10 @@ class Changer:
             spec = ContainerSpec()
             spec.CopyFrom(handle.spec)
             gone, new = _settle_endpoints(before.spec, spec)
-            live = container.status is Status.RUNNING
+            live = container.live
             check_change(container.name, before.spec, spec, running=live)
+            if live and (gone or new):
+                require(container.name, "change the networks of", container.status, (Status.RUNNING,))
             moved = {endpoint.network for endpoint in before.spec.endpoints} & new
             if live and moved:
                 raise PortLayerError(
@@ -199,8 +201,10 @@ class Changer:
                 spec.restart.CopyFrom(request.restart)
             guest_size(spec.resources, self._house.config.defaults)
             changed = spec.resources != container.spec.resources
-            live = container.status is Status.RUNNING
+            live = container.live
             before = container.spec.resources
+            if live and changed:
+                require(container.name, "update", container.status, (Status.RUNNING,))
             async with AsyncExitStack() as undo:
                 if live and changed:
                     self._check_fits(container, spec.resources)

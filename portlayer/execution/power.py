@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from portlayer.channel import ChannelError
 from portlayer.errors import PortLayerError
@@ -51,10 +52,15 @@ class Power:
             run = await self._starter.launch(container, automatic=False)
         await asyncio.shield(run.started)
 
-    async def start_automatically(self, container: Container) -> None:
+    async def start_automatically(
+        self,
+        container: Container,
+        *,
+        only: Collection[Status] = (Status.RESTARTING, Status.CREATED, Status.EXITED),
+    ) -> None:
         """By restart policy; a failure ends the policy's attempts, as in Docker."""
         async with container.lock:
-            if container.status not in (Status.RESTARTING, Status.CREATED, Status.EXITED):
+            if container.status not in only:
                 return
             run = await self._starter.launch(container, automatic=True)
         await asyncio.shield(run.started)
@@ -67,7 +73,8 @@ class Power:
         await self._house.clock.sleep(delay)
         container.restart_task = None  # from here on it is a start like any other
         try:
-            await self.start_automatically(container)
+            # Not EXITED: a stop that held the lock when the delay ended has had the last word.
+            await self.start_automatically(container, only=(Status.RESTARTING,))
         except (PortLayerError, HypervisorError) as error:
             log.warning("container %s was not restarted: %s", container.id[:12], error)
 

@@ -34,6 +34,7 @@ __all__ = ["Supervisor"]
 log = logging.getLogger(__name__)
 _LONGEST_ID = 256
 _CONSOLE_TAIL = 2048
+_BURST = 500  # events of one guest a second, at most
 Part = Callable[[Container, Run], Coroutine[Any, Any, None]]
 
 
@@ -144,10 +145,17 @@ class Supervisor:
             run.off.clear()
 
     async def _follow_events(self, container: Container, run: Run) -> None:
+        """At a pace: a guest that floods us with events must not flood our subscribers."""
         assert run.channel is not None
+        loop = asyncio.get_running_loop()
+        burst, since = 0, loop.time()
         try:
             async for event in run.channel.events():
                 self._event(container, run, event)
+                burst += 1
+                if burst == _BURST:
+                    await asyncio.sleep(max(0.0, since + 1.0 - loop.time()))
+                    burst, since = 0, loop.time()
         except ChannelClosed:
             return
 

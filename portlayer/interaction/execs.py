@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -171,15 +171,29 @@ class _Session:
 
 
 async def exec_list(house: House, container: Container) -> ExecListReply:
-    """Running ones from the guest, ended ones from memory (the newest 256)."""
+    """Running ones from the guest, ended ones from memory (the newest 256).
+
+    A container that is just ending has only ended ones: no error, for `docker
+    inspect` asks at any moment.
+    """
     known = dict(container.execs)
     if container.status is Status.RUNNING:
-        reply = await ask(
-            container, "ExecList", Empty(), ExecListReply, call="list execs of", timeout=house.timeouts.call
-        )
-        for state in reply.execs[:_MOST_EXECS]:
+        for state in await _running_execs(house, container):
             known[state.exec_id] = state
     return ExecListReply(execs=known.values())
+
+
+async def _running_execs(house: House, container: Container) -> Sequence[ExecState]:
+    timeout = house.timeouts.call
+    try:
+        reply = await ask(
+            container, "ExecList", Empty(), ExecListReply, call="list execs of", timeout=timeout
+        )
+    except PortLayerError as error:
+        if error.reason != Reason.NOT_RUNNING:
+            raise
+        return ()
+    return reply.execs[:_MOST_EXECS]
 
 
 async def exec_inspect(house: House, container: Container, exec_id: str) -> ExecState:

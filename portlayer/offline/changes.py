@@ -107,6 +107,10 @@ def _differs(lower: int, upper: int, name: bytes, before: os.stat_result, after:
     return False
 
 
+def _roots_differ(lower: int, upper: int) -> bool:
+    return _differs(lower, upper, b".", os.fstat(lower), os.fstat(upper))
+
+
 def _content_differs(lower: int, upper: int, name: bytes) -> bool:
     old = os.open(name, _OPEN_FILE, dir_fd=lower)
     try:
@@ -130,6 +134,10 @@ def pack_changes(lower_fd: int, upper_fd: int) -> Iterator[bytes]:
     """The differences as a layer: changed entries with their content, whiteouts for deleted ones."""
     packer = Packer()
     buffer = bytearray()
+    if _roots_differ(lower_fd, upper_fd):
+        root = yield from packer.entry(upper_fd, b".", b".", buffer)
+        if root is not None:
+            os.close(root)
     for kind, path in compare(lower_fd, upper_fd):
         parent, _, name = path.rpartition(b"/")
         if kind == DELETED:

@@ -13,8 +13,10 @@ __all__ = [
     "MS_RDONLY",
     "bind",
     "die_with_parent",
+    "follow_mounts",
     "mount",
     "private_mounts",
+    "share_mounts",
     "start_write_back",
     "sync_file_system",
     "unmount",
@@ -29,6 +31,8 @@ _MS_REMOUNT = 32
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
+_MS_SLAVE = 1 << 19
+_MS_SHARED = 1 << 20
 _CLONE_NEWNS = 0x00020000
 _UMOUNT_NOFOLLOW = 8
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +51,17 @@ def private_mounts() -> None:
     """From here on, nobody sees our mounts and (as long as we hold them) nobody else keeps them busy."""
     _call("unshare", _libc.unshare(_CLONE_NEWNS))
     _call("mount private", _libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+
+
+def share_mounts(target: str) -> None:
+    """Mounts made below ``target`` from now on reach those who :func:`follow_mounts` it."""
+    _call(f"share {target}", _libc.mount(None, os.fsencode(target), None, ctypes.c_ulong(_MS_SHARED), None))
+
+
+def follow_mounts(target: str) -> None:
+    """Leave the processes that share our mounts, but keep seeing what they mount below ``target``."""
+    _call("unshare", _libc.unshare(_CLONE_NEWNS))
+    _call(f"follow {target}", _libc.mount(None, os.fsencode(target), None, ctypes.c_ulong(_MS_SLAVE), None))
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

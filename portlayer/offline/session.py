@@ -14,9 +14,7 @@ All of them ``nosuid,nodev,noexec``.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
 
 import archive.paths
 from portlayer.offline import kernel, loops, vmdk
@@ -31,8 +29,6 @@ WRITE = "write"
 READ = "read"
 _FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_NOATIME
 _OPTIONS = {BUILD: "noload,nobarrier", WRITE: "", READ: "noload"}
-_EXT4_IOC_RESIZE_FS = 0x40086610
-BLOCK_SIZE = 4096  # of every file system we make
 _SCRATCH_SIZE = "512m"
 _OPEN_DATA = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -67,7 +63,11 @@ class Session:
             "mooring", work, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, f"size={_SCRATCH_SIZE},mode=0700"
         )
         self._work = work
+        # The daemon must not hold the mounts that stand on it: when both of us are killed, the last one out
+        # of a mount namespace unmounts what is left there, and the daemon would wait for ever for itself.
+        kernel.share_mounts(work)
         self._daemon = Daemon(work)
+        kernel.follow_mounts(work)
         self._disks: dict[str, Disk] = {}
         self._binds: list[str] = []
 
@@ -129,12 +129,6 @@ class Session:
                 os.close(data)
         finally:
             directory.close()
-
-    def grow(self, name: str) -> None:
-        """Let the file system fill its disk, while mounted: the kernel does it by itself."""
-        disk = self._disks[name]
-        blocks = os.stat(disk.export).st_size // BLOCK_SIZE
-        fcntl.ioctl(disk.directory, _EXT4_IOC_RESIZE_FS, struct.pack("=Q", blocks))
 
     def wrote(self, name: str, count: int) -> None:
         """So many more bytes went into a disk: time to write some back?"""

@@ -50,8 +50,26 @@ def format_disk(session: Session, channel: Channel, arguments: dict[str, Any]) -
     without), no reserved blocks (the workload is root on this disk).
     """
     disk = session.export("root", arguments["path"], BUILD)
-    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0"]
-    command += ["-L", arguments["label"], "-J", f"size={arguments['journal_mib']}", "-O", _FEATURES]
+    # a 64th of the disk; 4 MiB is the least ext4 takes, more than 32 fills the VMDK for nothing
+    journal_mib = min(max(os.stat(disk.export).st_size >> 26, 4), 32)
+    command = [
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-I",
+        "256",
+        "-i",
+        "16384",
+        "-m",
+        "0",
+        "-e",
+        "remount-ro",
+    ]
+    command += ["-L", arguments["label"], "-J", f"size={journal_mib}", "-O", _FEATURES]
     command += ["-E", "lazy_itable_init=1,nodiscard,assume_storage_prezeroed=1,root_owner=0:0", disk.export]
     run(command)
     root = session.attach(disk)
@@ -68,8 +86,9 @@ def flatten(session: Session, channel: Channel, arguments: dict[str, Any]) -> di
 
 
 def grow(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Let the mounted file system fill its disk."""
-    session.grow("root")
+    """Let the file system fill a new, larger disk. (Online, the kernel wants CAP_SYS_RESOURCE for it.)"""
+    disk = session.export("root", arguments["path"], BUILD)
+    run(["resize2fs", "-f", disk.export])
     return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import grpc
@@ -56,11 +57,22 @@ def failure(error: Exception, operation: str) -> Failure:
         return failure(PortLayerError(Reason.NO_SUCH_CONTAINER, str(error)), operation)
     if isinstance(error, NotSupported):
         return failure(PortLayerError(Reason.NOT_SUPPORTED, str(error)), operation)
+    if _out_of_space(error):
+        return failure(PortLayerError(Reason.NO_SPACE, str(error)), operation)
     if isinstance(error, HypervisorError):
         details = f"hypervisor: {error} (operation {operation})"
         return Failure(code=grpc.StatusCode.INTERNAL, details=_cut(details), expected=False)
     details = f"internal error (operation {operation}): {type(error).__name__}: {error}"
     return Failure(code=grpc.StatusCode.INTERNAL, details=_cut(details), expected=False)
+
+
+def _out_of_space(error: BaseException | None) -> bool:
+    """Whether a full disk is behind it, however often it was wrapped on its way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _cut(details: str) -> str:

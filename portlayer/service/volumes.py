@@ -46,7 +46,14 @@ class Volumes(VolumesServicer):
         return await self._message(self._stores.get(request.name))
 
     async def List(self, request: Empty, context: Any) -> VolumeList:
-        return VolumeList(volumes=[await self._message(info) for info in self._stores.list()])
+        volumes = []
+        for info in self._stores.list():
+            try:
+                volumes.append(await self._message(info))
+            except PortLayerError as error:
+                if error.reason != Reason.NO_SUCH_VOLUME:  # removed while we were listing
+                    raise
+        return VolumeList(volumes=volumes)
 
     async def Remove(self, request: RemoveVolumeRequest, context: Any) -> Empty:
         """``force`` forgives a volume that is not there; never one that is in use, as in Docker."""
@@ -64,7 +71,10 @@ class Volumes(VolumesServicer):
 
     async def _message(self, info: VolumeInfo) -> Volume:
         volume = _facts(info)
-        volume.used_bytes = await self._stores.used_bytes(info.name)
+        try:
+            volume.used_bytes = await self._stores.used_bytes(info.name)
+        except FileNotFoundError as error:
+            raise PortLayerError(Reason.NO_SUCH_VOLUME, f"get {info.name}: no such volume") from error
         volume.users.extend(self._house.registry.volume_users(info.name))
         return volume
 

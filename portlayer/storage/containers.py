@@ -91,8 +91,7 @@ class ContainerDisks:
                 vmdk.create(disk, parent=below, capacity=disk_bytes)
                 if disk_bytes > present:
                     async with self._workshop.session() as worker:
-                        await worker.call("mount", name="root", path=str(disk), mode="write")
-                        await worker.call("grow")
+                        await worker.call("grow", path=str(disk))
                 self._step("container:disk")
                 await asyncio.to_thread(self._publish, directory, target, layer)
         self._step("container:published")
@@ -175,15 +174,16 @@ class ContainerDisks:
         # a volume's mount point may be missing: it is made in the container, or in the throw-away child
         scratch = bool(volumes) and not writable
         await worker.call("mount", name="root", path=str(disk), mode=mode, scratch=scratch)
+        names: dict[Path, str] = {}
+        for path, _, read_only in sorted(volumes, key=lambda volume: volume[2]):  # writable ones first
+            if path not in names:
+                names[path] = f"volume{len(names)}"
+                how = "read" if read_only else mode
+                await worker.call("mount", name=names[path], path=str(path), mode=how)
         # parents before what is mounted inside them
-        for number, (path, destination, read_only) in enumerate(
-            sorted(volumes, key=lambda volume: volume[1])
-        ):
-            name = f"volume{number}"
-            await worker.call("mount", name=name, path=str(path), mode="read" if read_only else mode)
-            await worker.call(
-                "bind", source=name, destination=destination, read_only=read_only or not writable
-            )
+        for path, destination, read_only in sorted(volumes, key=lambda volume: volume[1]):
+            protect = read_only or not writable
+            await worker.call("bind", source=names[path], destination=destination, read_only=protect)
 
     # -- files
 

@@ -33,7 +33,6 @@ from portlayer.storage.worker import Workshop
 __all__ = ["ImageStore", "LayerInfo"]
 
 MAX_DEPTH = 20  # disks in a chain
-_JOURNAL_MIB = 32
 _SLOTS = 4
 _CHAIN_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _EMPTY_ARCHIVE = bytes(1024)
@@ -244,9 +243,7 @@ class ImageStore:
             disk = directory / "disk.vmdk"
             vmdk.create(disk, capacity=self._disk_bytes)
             async with self._workshop.session() as worker:
-                await worker.call(
-                    "format", path=str(disk), label="mooring", journal_mib=_JOURNAL_MIB, directory=""
-                )
+                await worker.call("format", path=str(disk), label="mooring", directory="")
             self._step("base:formatted")
             await asyncio.to_thread(self._publish, directory, self.base.parent, None, {})
 
@@ -271,9 +268,9 @@ class ImageStore:
                 continue
             try:
                 document = json.loads((path / "layer.json").read_text())
-                documents[str(document["chain_id"])] = document
                 if not document["empty"] and not (path / "disk.vmdk").exists():
                     raise FileNotFoundError(path / "disk.vmdk")
+                documents[str(document["chain_id"])] = document
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.error("layer %s is damaged and left out: %r", path, error)
         self._layers = {}

@@ -169,7 +169,6 @@ class VolumeStores:
                     "format",
                     path=str(disk),
                     label=_label(info.name),
-                    journal_mib=min(max(info.capacity >> 26, 4), 32),  # a 64th
                     directory="data",
                 )
             self._step("volume:formatted")

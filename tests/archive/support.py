@@ -51,9 +51,10 @@ def pack(path: Path, what: bytes, **options: object) -> bytes:
 
 
 def snapshot(path: Path) -> dict[bytes, tuple[object, ...]]:
-    """Everything a tar can hold of a tree, by name; hard links as the group's first name."""
+    """Everything a tar can hold of a tree, by name; hard links as the names of their group."""
     found: dict[bytes, tuple[object, ...]] = {}
-    first: dict[int, bytes] = {}
+    groups: dict[int, list[bytes]] = {}
+    inodes: dict[bytes, int] = {}
     top = os.fsencode(path)
     for directory, names, files in os.walk(top):
         for name in [b".", *names, *files] if directory == top else names + files:
@@ -72,7 +73,9 @@ def snapshot(path: Path) -> dict[bytes, tuple[object, ...]]:
                 for key in os.listxattr(full, follow_symlinks=False)
             }
             key = os.path.relpath(full, top)
-            group = first.setdefault(status.st_ino, key) if kind != stat.S_IFDIR else key
+            if kind != stat.S_IFDIR:
+                groups.setdefault(status.st_ino, []).append(key)
+                inodes[key] = status.st_ino
             found[key] = (
                 oct(status.st_mode),
                 status.st_uid,
@@ -80,6 +83,8 @@ def snapshot(path: Path) -> dict[bytes, tuple[object, ...]]:
                 status.st_mtime_ns,
                 content,
                 tuple(sorted(xattrs.items())),
-                group,
             )
-    return found
+    return {
+        key: (*values, sorted(groups[inodes[key]]) if key in inodes else None)
+        for key, values in found.items()
+    }

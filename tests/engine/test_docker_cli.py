@@ -21,12 +21,13 @@ pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="the dock
 
 
 class Cli:
-    def __init__(self, config: VchConfig, home: Path) -> None:
+    def __init__(self, config: VchConfig, home: Path, version: str = "") -> None:
         self._env = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "DOCKER_CONFIG": str(home),
             "DOCKER_HOST": f"unix://{config.paths.docker_socket}",
+            **({"DOCKER_API_VERSION": version} if version else {}),
         }
 
     async def __call__(self, *words: str, stdin: bytes | None = None, code: int = 0) -> str:
@@ -256,6 +257,34 @@ async def test_system_df(docker: Cli) -> None:
     assert "Containers      1         0" in output
 
 
+async def test_inspecting_what_is_not_there(docker: Cli) -> None:
+    """The CLI asks for every kind of object in turn: each must say "not found" as dockerd does."""
+    assert "no such object: nothing" in (await docker("inspect", "nothing", code=1)).lower()
+
+
 async def test_swarm_is_refused_with_dockerds_words(docker: Cli) -> None:
     assert "This node is not a swarm manager." in await docker("service", "ls", code=1)
     assert "swarm mode is not supported" in await docker("swarm", "init", code=1)
+
+
+@pytest.mark.parametrize("version", ["1.24", "1.29", "1.40", "1.44", "1.50"])
+async def test_older_api_versions(config: VchConfig, engine: Engine, tmp_path: Path, version: str) -> None:
+    docker = Cli(config, tmp_path / "home", version)
+    assert await docker("run", "--name", "box", "busybox", "echo", "hello") == "hello\n"
+    await docker("run", "--name", "bad", "busybox", "exit", "7", code=7)
+    assert await docker("run", "-i", "--rm", "busybox", "cat", stdin=b"input") == "input"
+    assert await docker("logs", "box") == "hello\n"
+    assert "box" in await docker("ps", "-a")
+    await docker("run", "-d", "--name", "up", "busybox", "sleep")
+    assert await docker("exec", "up", "echo", "in") == "in\n"
+    assert (await docker("inspect", "-f", "{{.State.Status}}", "up")).strip() == "running"
+    await docker("stop", "up")
+    assert (await docker("wait", "up")).strip() == "143"
+    await docker("rm", "box", "bad", "up")
+
+
+async def test_versions_out_of_range(config: VchConfig, engine: Engine, tmp_path: Path) -> None:
+    message = await Cli(config, tmp_path / "home", "1.99")("ps", code=1)
+    assert "client version 1.99 is too new. Maximum supported API version is 1.50" in message
+    message = await Cli(config, tmp_path / "home", "1.20")("ps", code=1)
+    assert "client version 1.20 is too old. Minimum supported API version is 1.21" in message

@@ -47,7 +47,8 @@ def docker(request: pytest.FixtureRequest, vch: Vch, host: Host) -> Iterator[Doc
     """The docker CLI; a test that passes has left nothing, after one that fails we sweep."""
     before = footprint(host, vch)
     yield vch.docker
-    if request.node.report_call.passed:
+    report = getattr(request.node, "report_call", None)  # none: the run was interrupted
+    if report is not None and report.passed:
         assert footprint(host, vch) == before, "the test left something behind"
     else:
         sweep(vch.docker)

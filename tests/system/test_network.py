@@ -41,8 +41,9 @@ def test_names_on_a_network_of_ones_own(docker: Docker) -> None:
     assert "172.31.77.50" in seen
     link = docker.out("exec", "db", "ip", "-o", "link", "show", "eth0")
     assert "02:42:ac:1f:4d:32" in link
-    other = docker("run", "--rm", "--network", "n2", "busybox", "timeout", "4", "wget", "-qO-", "http://172.31.77.50/",
-                   check=False)  # fmt: skip
+    # through a shell: as PID 1 wget would not hear timeout's SIGTERM
+    reach = "timeout 4 wget -qO- http://172.31.77.50/ || exit 1"
+    other = docker("run", "--rm", "--network", "n2", "busybox", "sh", "-c", reach, check=False)
     assert other.returncode != 0
     assert docker("run", "--rm", "--network", "n2", "busybox", "nslookup", "db", check=False).returncode != 0
     docker("rm", "--force", "db")
@@ -105,11 +106,13 @@ def test_links(docker: Docker) -> None:
 
 def test_an_address_in_use_is_refused_and_comes_back(docker: Docker) -> None:
     docker("network", "create", "--subnet", "172.31.78.0/24", "tight")
-    docker("create", "--name", "holder", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
-    second = docker("create", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true", check=False)
+    wanted = ("--network", "tight", "--ip", "172.31.78.9", "busybox", "sleep", "1000")
+    docker("run", "--detach", "--name", "holder", *wanted)
+    docker("create", "--name", "second", *wanted)  # as in Docker: only running containers hold it
+    second = docker("start", "second", check=False)
     assert second.returncode != 0
     assert "Address already in use" in second.stderr
-    docker("rm", "holder")
+    docker("rm", "--force", "holder", "second")
     docker("run", "--rm", "--network", "tight", "--ip", "172.31.78.9", "busybox", "true")
     docker("network", "rm", "tight")
 

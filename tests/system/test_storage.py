@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 def chain(vch: Vch, container: str) -> list[str]:
     disk = vch.root / "containers" / container / "disk.vmdk"
     info = run("qemu-img", "info", "--backing-chain", "--output=json", "--force-share", disk)
-    return [link["filename"] for link in json.loads(info.stdout)]
+    return [os.path.normpath(link["filename"]) for link in json.loads(info.stdout)]
 
 
 def test_two_containers_stand_on_one_layer_chain(docker: Docker, vch: Vch) -> None:

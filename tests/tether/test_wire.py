@@ -20,10 +20,12 @@ frames = st.builds(
     st.integers(0, 255),
     st.integers(0, 2**32 - 1),
     # Bodies that look like frames are the hard ones.
+    # (Not exactly one bare header: all headers have the same CRC-32, being data and its CRC-32, so one cannot
+    # be told from another as the body of a frame that was cut right behind its own header. A known limit.)
     st.one_of(
         st.binary(max_size=300),
         st.just(MAGIC * 20),
-        st.binary(max_size=40).map(lambda body: encode(Type.DATA, body)),
+        st.binary(min_size=1, max_size=40).map(lambda body: encode(Type.DATA, body)),
     ),
 )
 

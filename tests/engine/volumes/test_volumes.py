@@ -142,8 +142,9 @@ async def test_pruning_takes_anonymous_ones_and_named_ones_only_when_asked(
     assert (await api("POST", f"/volumes/prune?{excluded}")).json["VolumesDeleted"] is None
     assert (await api("POST", "/volumes/prune?" + filters(all=["1"]))).json["VolumesDeleted"] == ["named"]
     assert await names(api) == ["kept"]
-    last = engine.events.past()[-1]
-    assert (last.kind, last.action, last.attributes) == ("volume", "prune", {"reclaimed": "0"})
+    # "destroy" comes from the port layer and may overtake: only the prunes are in order
+    last = [event for event in engine.events.past() if event.action == "prune"][-1]
+    assert (last.kind, last.attributes) == ("volume", {"reclaimed": "0"})
 
 
 async def test_old_clients_prune_named_volumes_too(api: Api) -> None:

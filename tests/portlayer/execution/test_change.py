@@ -68,6 +68,21 @@ async def test_rename_frees_the_old_name(world: World) -> None:
     assert caught.value.reason == Reason.NAME_IN_USE
 
 
+async def test_a_paused_container_can_be_renamed_but_not_plugged(world: World) -> None:
+    await world.running(ID, name="old")
+    await world.execution.pause(ID)
+    await world.execution.commit(changed(world, name="new"))
+    await world.execution.update(
+        UpdateContainerRequest(id=ID, set_restart=True, restart=RestartPolicy(condition=RestartPolicy.ALWAYS))
+    )
+    with pytest.raises(PortLayerError) as caught:
+        await world.execution.commit(changed(world, endpoints=[Endpoint(network=OTHER_NETWORK)]))
+    assert caught.value.reason == Reason.PAUSED
+    with pytest.raises(PortLayerError) as caught:
+        await world.execution.update(UpdateContainerRequest(id=ID, resources=Resources(cpu_shares=3)))
+    assert caught.value.reason == Reason.PAUSED
+
+
 async def test_a_rename_to_a_used_name_changes_nothing(world: World) -> None:
     await world.create(ID, name="one")
     await world.create(name="two")

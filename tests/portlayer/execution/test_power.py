@@ -425,6 +425,21 @@ async def test_the_end_of_an_exec_is_announced_once(world: World) -> None:
     assert (await events_until(world, ContainerEvent.OOM)).count("EXEC_DIED") == 1
 
 
+async def test_a_guest_that_floods_events_is_slowed_down_and_still_ends(world: World) -> None:
+    await world.running(ID)
+    subscription = world.execution.house.hub.subscribe()
+    guest = world.guest(ID)
+    for number in range(20_000):
+        guest.publish(Event(exec=ExecState(exec_id=str(number))))
+    exit_ = world.execution.arm_wait(ID, WaitRequest.NEXT_EXIT)
+    guest.exit(3)
+    assert (await exit_).exit_code == 3
+    seen = 0
+    while (await anext(subscription)).container.kind != ContainerEvent.DIED:
+        seen += 1  # a subscriber who was cut off raises here
+    assert seen < 2000
+
+
 async def test_a_lying_guest_cannot_move_its_times_into_the_future(world: World) -> None:
     await world.running(ID)
     guest = world.guest(ID)

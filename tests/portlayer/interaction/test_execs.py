@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from portlayer.channel import TetherError
+from portlayer.channel import ChannelClosed, TetherError
 from portlayer.errors import PortLayerError
+from portlayer.execution.states import Status
 from portlayer.interaction.execs import exec_inspect, exec_list, run_exec
 from portlayer.portlayer_pb2 import ExecOpen, InputChunk, OutputChunk, Reason
 from tests.portlayer.world import FakeGuest, World
@@ -138,6 +139,19 @@ async def test_inspect_knows_running_and_ended_ones(world: World) -> None:
     with pytest.raises(PortLayerError) as caught:
         await exec_inspect(house, container, "no")
     assert caught.value.reason == Reason.NO_SUCH_EXEC
+
+
+async def test_a_container_that_is_just_ending_can_be_asked(world: World) -> None:
+    await world.running(ID)
+    house, container = world.execution.house, world.execution.get(ID)
+    async with container.lock:  # the VM is off, and not settled yet
+        world.guest(ID).exit(0)
+        with pytest.raises(ChannelClosed):
+            while True:
+                await container.run.channel.ready()
+                await asyncio.sleep(0)
+        assert container.status is Status.RUNNING
+        assert list((await exec_list(house, container)).execs) == []
 
 
 async def test_ended_execs_are_remembered_within_bounds(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from portlayer.errors import PortLayerError
+from portlayer.hypervisor.base import HypervisorError
 from portlayer.portlayer_pb2 import (
     AttachOpen,
     ContainerEvent,
@@ -283,6 +285,15 @@ async def test_a_hypervisors_error_is_internal(world: World, stubs: Stubs) -> No
     assert "injected into network.plug" in error.details()
 
 
+async def test_a_full_disk_has_its_own_reason(world: World, stubs: Stubs) -> None:
+    await world.create(ID)
+    full = HypervisorError("configure VM 1: No space left on device")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    world.faults.fail_on["hypervisor.configure"] = full
+    error = await refused(stubs.containers.Start(ContainerRef(id=ID)))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_SPACE")
+
+
 async def test_version_conflicts_are_aborted(world: World, stubs: Stubs) -> None:
     await world.create(ID)
     stale = await stubs.containers.Open(ContainerRef(id=ID))
@@ -377,6 +388,22 @@ async def test_volumes(world: World, stubs: Stubs) -> None:
     await stubs.volumes.Remove(RemoveVolumeRequest(name="data"))
     await stubs.volumes.Remove(RemoveVolumeRequest(name="data", force=True))
     assert reason(await refused(stubs.volumes.Remove(RemoveVolumeRequest(name="data")))) == "NO_SUCH_VOLUME"
+
+
+async def test_a_volume_that_vanishes_while_it_is_listed_is_left_out(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stubs.volumes.Create(Volume(name="one"))
+    await stubs.volumes.Create(Volume(name="two"))
+
+    async def used_bytes(self: FakeVolumeStores, name: str) -> int:
+        if name == "one":
+            raise FileNotFoundError(name)
+        return 1
+
+    monkeypatch.setattr(FakeVolumeStores, "used_bytes", used_bytes)
+    assert [volume.name for volume in (await stubs.volumes.List(Empty())).volumes] == ["two"]
+    assert reason(await refused(stubs.volumes.Get(VolumeRef(name="one")))) == "NO_SUCH_VOLUME"
 
 
 async def test_a_volume_that_is_being_removed_takes_no_new_user(world: World, stubs: Stubs) -> None:

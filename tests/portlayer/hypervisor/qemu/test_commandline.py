@@ -97,7 +97,7 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off,dump-guest-core=off"),
         *("-accel", "tcg,tb-size=64"),
-        *("-cpu", "max"),
+        *("-cpu", "max,-erms"),
         *("-smp", "2"),
         *("-m", "768M"),
         *("-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown"),
