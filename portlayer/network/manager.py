@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import errno
 import ipaddress
 import logging
 import time
@@ -236,7 +237,7 @@ class NetworkManager:
             if entry.has_bridge and await asyncio.to_thread(self._links.alias, bridge) is not None:
                 raise PortLayerError(Reason.NAME_IN_USE, f"interface {bridge} already exists on this host")
             entry.network.created_at = entry.network.created_at or time.time_ns()
-            self._store.save(entry.network)
+            await asyncio.to_thread(self._store.save, entry.network)
             self._registry.add(entry)
             try:
                 if entry.has_bridge:
@@ -302,7 +303,7 @@ class NetworkManager:
             for container, endpoint in leases.items():
                 self._registry.leases.setdefault(container, {})[entry.id] = endpoint
             raise
-        self._store.delete(entry.id)
+        await asyncio.to_thread(self._store.delete, entry.id)
 
     # -- addresses and ports
     def allocate(self, container: str, name: str, endpoint: Endpoint) -> Endpoint:
@@ -423,5 +424,9 @@ class NetworkManager:
     async def _translated(work: Awaitable[T]) -> T:
         try:
             return await work
-        except (LinkError, FirewallError, OSError) as error:
+        except (LinkError, FirewallError) as error:
             raise PortLayerError(Reason.UNSPECIFIED, f"host network: {error}") from error
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = Reason.NO_SPACE if full else Reason.UNSPECIFIED
+            raise PortLayerError(reason, f"host network: {error}") from error

@@ -1,6 +1,8 @@
 """Lives of the port layer: closing, kill -9 at every step, strays, neighbours on the host, nothing left."""
 
 import asyncio
+import errno
+import os
 import secrets
 import signal
 import subprocess
@@ -195,6 +197,23 @@ async def test_a_failing_plug_leaves_no_trace(lab: Lab, tenant: Vch, monkeypatch
     await tenant.manager.close()
     await tenant.reopen()
     assert (tenant.traces(), lab.rules(), lab.links()) == before
+
+
+async def test_a_full_disk_is_named_and_changes_nothing(
+    lab: Lab, tenant: Vch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tenant.traces(), lab.rules(), lab.links()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PortLayerError, match="No space left on device") as caught:
+        await tenant.network("front")
+    monkeypatch.undo()
+    assert caught.value.reason == Reason.NO_SPACE
+    assert (tenant.traces(), lab.rules(), lab.links()) == before
+    assert await tenant.network("front")
 
 
 async def eventually(done: Callable[[], bool]) -> None:
