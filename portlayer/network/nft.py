@@ -39,6 +39,8 @@ from dataclasses import dataclass
 
 __all__ = ["Bridge", "Guest", "Published", "Ruleset", "render", "render_removal", "table_name"]
 
+FLOWS_EACH = 16384  # connections through the host that one guest may have; the host's table has 262,144
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bridge:
@@ -133,7 +135,9 @@ def _inet(rules: Ruleset) -> str:
         + _map("host4", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service", host4)
         + _map("host6", "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service", host6)
     )
-    chains = _INET_CHAINS + _prerouting(bridges) + _postrouting(bridges)
+    chains = (
+        _INET_CHAINS.replace("FLOWS_EACH", str(FLOWS_EACH)) + _prerouting(bridges) + _postrouting(bridges)
+    )
     return f"table inet {table_name(rules.vch)} {{\n{sets}{chains}}}\n"
 
 
@@ -186,8 +190,8 @@ _INET_CHAINS = """\
   }
   chain decide {
     ct state established,related accept
-    iifname @bridges ct state new add @flows4 { iifname . ip saddr ct count over 16384 } drop
-    iifname @bridges ct state new add @flows6 { iifname . ip6 saddr ct count over 16384 } drop
+    iifname @bridges ct state new add @flows4 { iifname . ip saddr ct count over FLOWS_EACH } drop
+    iifname @bridges ct state new add @flows6 { iifname . ip6 saddr ct count over FLOWS_EACH } drop
     iifname . oifname @talkative accept
     iifname @internal drop
     oifname @bridges ct status dnat accept
