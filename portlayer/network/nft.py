@@ -40,6 +40,7 @@ from dataclasses import dataclass
 __all__ = ["Bridge", "Guest", "Published", "Ruleset", "render", "render_removal", "table_name"]
 
 FLOWS_EACH = 16384  # connections through the host that one guest may have; the host's table has 262,144
+QUESTIONS_EACH = 500  # a second that one guest may ask the DNS server by UDP; a burst may be twice that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +136,14 @@ def _inet(rules: Ruleset) -> str:
         + _map("host4", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service", host4)
         + _map("host6", "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service", host6)
     )
-    chains = (
-        _INET_CHAINS.replace("FLOWS_EACH", str(FLOWS_EACH)) + _prerouting(bridges) + _postrouting(bridges)
-    )
+    fixed = _INET_CHAINS
+    for word, number in (
+        ("FLOWS_EACH", FLOWS_EACH),
+        ("RATE", QUESTIONS_EACH),
+        ("BURST", 2 * QUESTIONS_EACH),
+    ):
+        fixed = fixed.replace(word, str(number))
+    chains = fixed + _prerouting(bridges) + _postrouting(bridges)
     return f"table inet {table_name(rules.vch)} {{\n{sets}{chains}}}\n"
 
 
@@ -210,9 +216,9 @@ _INET_CHAINS = """\
   }
   chain services {
     udp dport != 0 iifname . ip daddr . th dport @dns4 \
-      update @askers4 { iifname . ip saddr limit rate over 500/second burst 1000 packets } drop
+      update @askers4 { iifname . ip saddr limit rate over RATE/second burst BURST packets } drop
     udp dport != 0 iifname . ip6 daddr . th dport @dns6 \
-      update @askers6 { iifname . ip6 saddr limit rate over 500/second burst 1000 packets } drop
+      update @askers6 { iifname . ip6 saddr limit rate over RATE/second burst BURST packets } drop
     ct state established,related accept
     meta l4proto { tcp, udp } iifname . ip daddr . th dport @dns4 accept
     meta l4proto { tcp, udp } iifname . ip6 daddr . th dport @dns6 accept

@@ -214,7 +214,7 @@ async def test_internal_networks_have_no_way_out(lab: Lab, tenant: Vch) -> None:
         (tenant.address("web"), 80),
         (tenant.address("web", 6), 80),
     ):
-        assert (await b.ask(target, port, timeout=1)).split()[0] in ("timeout", "refused", "unreachable")
+        assert await b.ask(target, port, timeout=1) == ("refused" if port == 8080 else "timeout")
 
 
 async def test_the_host_s_services_are_out_of_reach(lab: Lab, tenant: Vch) -> None:
