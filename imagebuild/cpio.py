@@ -16,7 +16,7 @@ __all__ = ["CpioWriter", "Node"]
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One member. ``name`` is relative ("usr/bin/crun"); ``mode`` holds type and permissions."""
+    """One member. ``name`` is relative ("usr/bin/tini"); ``mode`` holds type and permissions."""
 
     name: str
     mode: int

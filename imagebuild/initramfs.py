@@ -20,7 +20,6 @@ __all__ = ["PROGRAMS", "Initramfs", "write_initramfs"]
 
 # path in the initramfs -> program of the builder's machine (Debian package)
 PROGRAMS = {
-    "usr/bin/crun": Path("/usr/bin/crun"),  # crun
     "usr/bin/tini": Path("/usr/bin/tini-static"),  # tini: docker run --init
 }
 # Only for modular kernels: the kernel calls it when a workload needs a module.

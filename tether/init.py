@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 
-from tether import lean
-
-# isort: split
 from tether import boot
 from tether.cgroup import read
 from tether.devices import port_majors
+from tether.lean import BEGAN
 from tether.log import Log
 from tether.loop import Loop
 from tether.ports import find_ports
@@ -36,12 +34,12 @@ def main() -> None:
 
 
 def _run(log: Log) -> None:
-    imported = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - lean.BEGAN
+    imported = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - BEGAN
     boot.leave_initial_root()
     boot.mount_kernel_file_systems()
     for problem in boot.load_modules() + boot.set_machine_defaults():
         log.note(problem)
-    log.note(f"python started at {lean.BEGAN / 1e9:.3f}, imports took {imported / 1e9:.3f} s")
+    log.note(f"python started at {BEGAN / 1e9:.3f}, imports took {imported / 1e9:.3f} s")
     loop = Loop(log.exception)
     ports = find_ports(virtio_majors=port_majors(read("/proc/devices")))
     vm = Vm(loop, ports, log)

@@ -15,7 +15,7 @@ packages=(
   qemu-system-x86 qemu-utils     # the hypervisor and its disk tools
   nftables iproute2              # networks
   e2fsprogs util-linux           # file systems and loop devices
-  crun tini libpython3.11        # into the initramfs
+  tini libpython3.11             # into the initramfs
   kmod cpio xorriso isolinux syslinux-common binutils # initramfs and bootstrap.iso
   busybox-static                 # the proof container
 )

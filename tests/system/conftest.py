@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from tests.system.harness import GUEST, ROOT, Docker, Host, Vch, footprint, regi
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host() -> Iterator[Host]:
     assert (GUEST / "kernel").exists(), "the guest is not built: run `make guest`"
-    directory = tmp_path_factory.mktemp("host")
-    directory.chmod(0o711)  # QEMU's user passes through
-    for parent in list(directory.parents)[:2]:
-        parent.chmod(0o711)
-    with temporary_host(f"mt{os.getpid()}", directory) as made:
+    # Not below pytest's own directory: every pytest that starts closes that to other users, and QEMU is one.
+    with (
+        tempfile.TemporaryDirectory(prefix="mooring-test-", dir="/var/tmp") as scratch,
+        temporary_host(f"mt{os.getpid()}", Path(scratch)) as made,
+    ):
+        made.directory.chmod(0o711)
         yield made
 
 

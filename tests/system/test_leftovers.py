@@ -11,6 +11,7 @@ from tests.system.harness import Docker
 pytestmark = pytest.mark.system
 
 
+@pytest.mark.slow  # minutes under emulation: make soak
 @pytest.mark.timeout(900)
 def test_fifty_runs_in_a_row(docker: Docker) -> None:
     for number in range(50):
