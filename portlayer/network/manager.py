@@ -36,13 +36,14 @@ from portlayer.network.guest import interfaces, resolver
 from portlayer.network.ipam import Subnet, unique_local_range
 from portlayer.network.links import BridgeLink, LinkError, Links
 from portlayer.network.names import Directory
-from portlayer.network.nft import Ruleset, render, table_name
+from portlayer.network.nft import table_name
 from portlayer.network.plugging import Plugging
 from portlayer.network.poollock import pool_lock
 from portlayer.network.ports import PortTable
 from portlayer.network.purge import purge as remove_traces
 from portlayer.network.registry import Entry, Registry, bridge_mac
 from portlayer.network.resolvconf import HostResolver
+from portlayer.network.ruleset import Ruleset
 from portlayer.network.sockets import ephemeral_range, hold_port
 from portlayer.network.store import NetworkStore, StoreError
 from portlayer.network.switch import Switch, bridge_alias, place, preferred_endpoint
@@ -86,7 +87,7 @@ class NetworkManager:
         self._registry = Registry(ranges=ranges, width=bridge_width)
         self._links = Links(vch_id)
         self._switch = Switch(self._registry, vch=vch_id, owner=qemu_uid)
-        self._firewall = Firewall(lambda: render(self._rules()))
+        self._firewall = Firewall(self._rules)
         self._directory = Directory()
         self._plugging = Plugging(
             registry=self._registry,
@@ -184,6 +185,7 @@ class NetworkManager:
 
     async def reload(self) -> None:
         """Replace the packet rules by what they should be, in one transaction."""
+        self._firewall.forget()
         await self._translated(self._firewall.apply())
 
     async def close(self) -> None:

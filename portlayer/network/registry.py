@@ -26,8 +26,8 @@ from portlayer.network.ipam import (
     parse_mac,
     plan,
 )
-from portlayer.network.nft import Bridge
 from portlayer.network.options import BridgeOptions, parse_endpoint_options, parse_options
+from portlayer.network.ruleset import Bridge
 from portlayer.portlayer_pb2 import Endpoint, Network, Pool, Reason
 
 __all__ = ["Entry", "Registry", "bridge_mac", "bridge_name"]

@@ -15,9 +15,9 @@ from portlayer.network.attachment import Attachment, PluggedNic
 from portlayer.network.guest import Placed, interface_names, loopback_servers, preferred
 from portlayer.network.links import TapLink, alias_prefix
 from portlayer.network.names import Client, Member, Upstreams
-from portlayer.network.nft import Guest, Published
 from portlayer.network.ports import canonical
 from portlayer.network.registry import Registry
+from portlayer.network.ruleset import Guest, Published
 from portlayer.portlayer_pb2 import Endpoint, Reason
 
 __all__ = ["Plug", "Switch", "bridge_alias", "place", "preferred_endpoint", "tap_alias"]

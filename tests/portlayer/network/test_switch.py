@@ -6,8 +6,8 @@ import pytest
 from portlayer.errors import PortLayerError
 from portlayer.network.attachment import Attachment
 from portlayer.network.names import Upstreams
-from portlayer.network.nft import Guest
 from portlayer.network.registry import Registry
+from portlayer.network.ruleset import Guest
 from portlayer.network.switch import Switch, tap_alias
 from portlayer.portlayer_pb2 import Endpoint, Network, PortBinding, Reason
 from tether.tether_pb2 import Resolver
