@@ -3,7 +3,8 @@
 * ``manager``: :class:`NetworkManager`, the public face; orders of the steps
 * ``registry``, ``ipam``: which networks and leases there are (pure)
 * ``switch``, ``guest``: what a plugged container needs: taps, rules, names, the guest's settings (pure)
-* ``nft``, ``firewall``: packet rules and their application
+* ``ruleset``, ``nft``, ``nftsets``, ``firewall``: packet rules: data, text, elements, application
+* ``watch``: noticing that somebody else changed them
 * ``coexist``: other firewalls of the host; ``conntrack``: old flows
 * ``ports``, ``sockets``: published ports and the sockets that hold them
 * ``links``: bridges, taps, addresses, sysctls

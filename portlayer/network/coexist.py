@@ -23,7 +23,8 @@ import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 
-from portlayer.network.nft import Bridge, table_name
+from portlayer.network.nft import table_name
+from portlayer.network.ruleset import Bridge
 
 __all__ = ["foreign_drops", "plan_changes", "synchronize"]
 

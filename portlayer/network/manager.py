@@ -6,9 +6,8 @@ and the host (bridges, taps, rules). The first two are the truth; open() brings
 the host to it from whatever a crash, a reboot or an administrator left behind,
 and removes what belongs to this VCH and to nothing else.
 
-Orders that matter: rules are in the kernel before a tap is up, and a tap is
-gone before its rules are. A network's file is written before its bridge is made
-and deleted after the bridge is gone, so that a bridge without a file is a stray.
+A network's file is written before its bridge is made and deleted after the
+bridge is gone, so that a bridge without a file is a stray.
 
 Mutations run to their end even when the caller is cancelled; each leaves the
 old state or the new one.
@@ -18,17 +17,17 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import errno
 import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from portlayer.errors import PortLayerError
-from portlayer.network import coexist, conntrack
+from portlayer.network import coexist
 from portlayer.network.attachment import Attachment, PluggedNic
 from portlayer.network.dns import Resolver as DnsResolver
 from portlayer.network.dnsserver import DnsServers
@@ -37,15 +36,17 @@ from portlayer.network.guest import interfaces, resolver
 from portlayer.network.ipam import Subnet, unique_local_range
 from portlayer.network.links import BridgeLink, LinkError, Links
 from portlayer.network.names import Directory
-from portlayer.network.nft import Ruleset, render, table_name
+from portlayer.network.nft import table_name
+from portlayer.network.plugging import Plugging
 from portlayer.network.poollock import pool_lock
 from portlayer.network.ports import PortTable
 from portlayer.network.purge import purge as remove_traces
 from portlayer.network.registry import Entry, Registry, bridge_mac
 from portlayer.network.resolvconf import HostResolver
+from portlayer.network.ruleset import Ruleset
 from portlayer.network.sockets import ephemeral_range, hold_port
 from portlayer.network.store import NetworkStore, StoreError
-from portlayer.network.switch import Plug, Switch, bridge_alias, place, preferred_endpoint
+from portlayer.network.switch import Switch, bridge_alias, place, preferred_endpoint
 from portlayer.network.watch import Finding, RulesWatcher
 from portlayer.portlayer_pb2 import Endpoint, Network, NetworkEndpoint, PortBinding, Reason
 from tether.tether_pb2 import Interface, Resolver
@@ -86,14 +87,19 @@ class NetworkManager:
         self._registry = Registry(ranges=ranges, width=bridge_width)
         self._links = Links(vch_id)
         self._switch = Switch(self._registry, vch=vch_id, owner=qemu_uid)
-        self._firewall = Firewall(lambda: render(self._rules()))
+        self._firewall = Firewall(self._rules)
         self._directory = Directory()
+        self._plugging = Plugging(
+            registry=self._registry,
+            switch=self._switch,
+            links=self._links,
+            firewall=self._firewall,
+            directory=self._directory,
+        )
         self._servers = DnsServers(DnsResolver(self._directory, upstreams=self._upstreams))
         self._ports = PortTable(ephemeral=ephemeral_range(), hold=hold_port)
         self._watcher = RulesWatcher(table_name(vch_id), self._repair)
         self._lock = asyncio.Lock()  # networks come and go one at a time
-        self._container_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._doomed: set[tuple[str, str]] = set()  # released while still plugged
         self._warned: set[str] = set()  # base chains of others that drop by default
         self._running_work: set[asyncio.Task[Any]] = set()
 
@@ -153,15 +159,9 @@ class NetworkManager:
             await self._attempt(f"network {entry.network.name}", self._raise_bridge(entry))
         await self._synchronize()
         for plug in self._switch.all():
-            await self._attempt(f"the network of {plug.attachment.name}", self._restore_taps(plug, present))
-
-    async def _restore_taps(self, plug: Plug, present: Collection[str]) -> None:
-        taps = plug.links(self._switch.owner, self._vch)
-        for tap in taps:
-            if tap.name not in present:
-                _log.warning("%s had lost its tap %s", plug.attachment.name, tap.name)
-        await asyncio.to_thread(self._links.create_taps, taps)
-        await asyncio.to_thread(self._links.connect_taps, taps)
+            await self._attempt(
+                f"the network of {plug.attachment.name}", self._plugging.restore(plug, present)
+            )
 
     @staticmethod
     async def _attempt(what: str, work: Awaitable[None]) -> None:
@@ -185,6 +185,7 @@ class NetworkManager:
 
     async def reload(self) -> None:
         """Replace the packet rules by what they should be, in one transaction."""
+        self._firewall.forget()
         await self._translated(self._firewall.apply())
 
     async def close(self) -> None:
@@ -238,7 +239,7 @@ class NetworkManager:
             if entry.has_bridge and await asyncio.to_thread(self._links.alias, bridge) is not None:
                 raise PortLayerError(Reason.NAME_IN_USE, f"interface {bridge} already exists on this host")
             entry.network.created_at = entry.network.created_at or time.time_ns()
-            self._store.save(entry.network)
+            await asyncio.to_thread(self._store.save, entry.network)
             self._registry.add(entry)
             try:
                 if entry.has_bridge:
@@ -304,7 +305,7 @@ class NetworkManager:
             for container, endpoint in leases.items():
                 self._registry.leases.setdefault(container, {})[entry.id] = endpoint
             raise
-        self._store.delete(entry.id)
+        await asyncio.to_thread(self._store.delete, entry.id)
 
     # -- addresses and ports
     def allocate(self, container: str, name: str, endpoint: Endpoint) -> Endpoint:
@@ -313,17 +314,14 @@ class NetworkManager:
         Raises:
             PortLayerError: NO_SUCH_NETWORK, ADDRESS_IN_USE; nothing is leased that was not before.
         """
-        self._doomed.discard((container, endpoint.network))
+        self._plugging.keep(container, endpoint.network)
         return self._registry.allocate(container, endpoint)
 
     def release(self, container: str, network: str | None = None) -> None:
         """Give addresses back. Those of an endpoint that is still plugged go when it is unplugged."""
         held = self._registry.leases.get(container, {})
         for network_id in tuple(held) if network is None else (network,):
-            if self._switch.is_plugged(container, network_id):
-                self._doomed.add((container, network_id))
-            else:
-                self._registry.release(container, network_id)
+            self._plugging.release(container, network_id)
 
     def reserve_ports(self, container: str, ports: Sequence[PortBinding]) -> builtins.list[PortBinding]:
         """All or none; the host's sockets are asked too. Kept until release_ports()."""
@@ -354,77 +352,12 @@ class NetworkManager:
         return await self._finished(self._plug(attachment))
 
     async def _plug(self, attachment: Attachment) -> builtins.list[PluggedNic]:
-        async with self._container_lock(attachment.container):
-            before = self._switch.find(attachment.container)
-            plug = self._switch.plug(self._known(attachment))
-            try:
-                await self._raise(before, plug)
-                await self._forget_flows(before, plug)
-            except BaseException:
-                self._switch.put(attachment.container, before)
-                await self._retreat(before, plug)
-                raise
-            self._directory.put(plug.client())
-            return plug.nics({endpoint.network for endpoint in attachment.endpoints})
-
-    async def _raise(self, before: Plug | None, plug: Plug) -> None:
-        """Taps are made while nft runs, and connected only when the rules are in force."""
-        taps = plug.links(self._switch.owner, self._vch)
-        changed = before is None or before.rules() != plug.rules()
-        outcomes = await asyncio.gather(
-            self._firewall.apply() if changed else asyncio.sleep(0),
-            asyncio.to_thread(self._links.create_taps, taps),
-            return_exceptions=True,  # both have ended before anything is taken back
-        )
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-        await asyncio.to_thread(self._links.connect_taps, taps)
-
-    async def _retreat(self, before: Plug | None, plug: Plug) -> None:
-        """After a failure: what was not there before goes. The first failure is what the caller hears."""
-        kept = before.tap_names() if before is not None else set()
-        try:
-            for tap in sorted(plug.tap_names() - kept):
-                await asyncio.to_thread(self._links.remove, tap)
-            await self._firewall.apply()
-        except (LinkError, FirewallError) as error:
-            _log.error("taking back the network of %s: %s", plug.attachment.name, error)
+        plug = await self._plugging.plug(self._known(attachment))
+        return plug.nics({endpoint.network for endpoint in attachment.endpoints})
 
     async def unplug(self, container: str, network: str | None = None) -> None:
         """Remove taps, names and published ports of a container, or of one endpoint. Idempotent."""
-        await self._finished(self._unplug(container, network))
-
-    async def _unplug(self, container: str, network: str | None) -> None:
-        async with self._container_lock(container):
-            before = self._switch.find(container)
-            if before is None or (network is not None and network not in before.placed):
-                return
-            after = before.without(network) if network is not None else None
-            if after is not None and not after.placed:
-                after = None
-            gone = before.tap_names() - (after.tap_names() if after is not None else set())
-            self._directory.drop(container)
-            if after is not None:
-                self._directory.put(after.client())
-            for tap in sorted(gone):
-                await asyncio.to_thread(self._links.remove, tap)
-            self._switch.put(container, after)
-            await self._firewall.apply()
-            await self._forget_flows(before, after)
-            for owner, network_id in [d for d in self._doomed if d[0] == container]:
-                if not self._switch.is_plugged(owner, network_id):
-                    self._doomed.discard((owner, network_id))
-                    self._registry.release(owner, network_id)
-
-    async def _forget_flows(self, before: Plug | None, after: Plug | None) -> None:
-        """Those of UDP ports that lead elsewhere now."""
-        old, new = (plug.ports() if plug is not None else set() for plug in (before, after))
-        changed = {port for port in old ^ new if port[0] != "tcp"}
-        if changed:
-            await asyncio.to_thread(
-                conntrack.forget_ports, {(protocol, port) for protocol, port, _ in changed}
-            )
+        await self._finished(self._plugging.unplug(container, network))
 
     def interfaces(self, attachment: Attachment) -> tuple[builtins.list[Interface], Resolver]:
         """What the guest must configure; names of interfaces it has already do not change."""
@@ -483,9 +416,6 @@ class NetworkManager:
         return self._dns or self._host_resolver.read().servers
 
     # -- running things to their end
-    def _container_lock(self, container: str) -> asyncio.Lock:
-        return self._container_locks.setdefault(container, asyncio.Lock())
-
     async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(self._translated(work))
         self._running_work.add(task)
@@ -496,5 +426,9 @@ class NetworkManager:
     async def _translated(work: Awaitable[T]) -> T:
         try:
             return await work
-        except (LinkError, FirewallError, OSError) as error:
+        except (LinkError, FirewallError) as error:
             raise PortLayerError(Reason.UNSPECIFIED, f"host network: {error}") from error
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = Reason.NO_SPACE if full else Reason.UNSPECIFIED
+            raise PortLayerError(reason, f"host network: {error}") from error

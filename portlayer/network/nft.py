@@ -33,52 +33,15 @@ FORWARD policy DROP as Docker or ufw set it) can still drop: see coexist.py.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-__all__ = ["Bridge", "Guest", "Published", "Ruleset", "render", "render_removal", "table_name"]
+from portlayer.network.nftsets import bridge_sets, change, inet_sets
+from portlayer.network.ruleset import Bridge, Ruleset
 
+__all__ = ["render", "render_change", "render_removal", "table_name"]
 
-@dataclass(frozen=True, kw_only=True)
-class Bridge:
-    interface: str
-    subnet4: str = ""  # CIDR; "" = no IPv4
-    gateway4: str = ""
-    subnet6: str = ""
-    gateway6: str = ""
-    internal: bool = False
-    icc: bool = True  # may its containers talk to each other?
-    dns_port: int = 53  # where our server listens
-    masquerade: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guest:
-    tap: str
-    mac: str
-    ipv4: str = ""
-    ipv6: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """One published port. ``address`` "" means every address of the host."""
-
-    protocol: str
-    address: str
-    port: int
-    container_port: int
-    ipv4: str = ""  # target; "" = not reachable by this family
-    ipv6: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ruleset:
-    vch: str
-    bridges: tuple[Bridge, ...] = ()
-    guests: tuple[Guest, ...] = ()
-    published: tuple[Published, ...] = ()
+FLOWS_EACH = 16384  # connections through the host that one guest may have; the host's table has 262,144
+QUESTIONS_EACH = 500  # a second that one guest may ask the DNS server by UDP; a burst may be twice that
 
 
 def table_name(vch: str) -> str:
@@ -92,17 +55,21 @@ def render_removal(vch: str) -> str:
 
 
 def render(rules: Ruleset) -> str:
+    """The whole, whatever was there."""
     return render_removal(rules.vch) + _inet(rules) + _bridge(rules)
 
 
-def _set(name: str, kind: str, elements: Iterable[str], *, word: str = "set", by: str = "type") -> str:
-    text = ",\n      ".join(sorted(elements))
-    body = f"\n    elements = {{\n      {text} }}" if text else ""
-    return f"  {word} {name} {{\n    {by} {kind}{body}\n  }}\n"
-
-
-def _map(name: str, kind: str, elements: dict[str, str]) -> str:
-    return _set(name, kind, (f"{key} : {value}" for key, value in elements.items()), word="map")
+def render_change(before: Ruleset, after: Ruleset) -> str:
+    """From ``before``, which is in the kernel, to ``after``: elements only while the bridges stay the same.
+    "" when nothing changes."""
+    if before.bridges != after.bridges:
+        return render(after)
+    table = table_name(after.vch)
+    return "".join(
+        change(f"{family} {table}", old, new)
+        for family, sets in (("inet", inet_sets), ("bridge", bridge_sets))
+        for old, new in zip(sets(before), sets(after), strict=True)
+    )
 
 
 def _quoted(name: str) -> str:
@@ -110,51 +77,16 @@ def _quoted(name: str) -> str:
 
 
 def _inet(rules: Ruleset) -> str:
-    bridges = rules.bridges
-    gateways4 = {f"{_quoted(b.interface)} . {b.gateway4}" for b in bridges if b.gateway4}
-    gateways6 = {f"{_quoted(b.interface)} . {b.gateway6}" for b in bridges if b.gateway6}
-    dns4 = {f"{_quoted(b.interface)} . {b.gateway4} . {b.dns_port}" for b in bridges if b.gateway4}
-    dns6 = {f"{_quoted(b.interface)} . {b.gateway6} . {b.dns_port}" for b in bridges if b.gateway6}
-    everywhere4, everywhere6, host4, host6 = _publications(rules.published)
-    sets = (
-        _set("bridges", "ifname", (_quoted(b.interface) for b in bridges))
-        + _set("internal", "ifname", (_quoted(b.interface) for b in bridges if b.internal))
-        + _set(
-            "talkative",
-            "ifname . ifname",
-            (f"{_quoted(b.interface)} . {_quoted(b.interface)}" for b in bridges if b.icc),
-        )
-        + _set("gateways4", "ifname . ipv4_addr", gateways4)
-        + _set("gateways6", "ifname . ipv6_addr", gateways6)
-        + _set("dns4", "ifname . ipv4_addr . inet_service", dns4)
-        + _set("dns6", "ifname . ipv6_addr . inet_service", dns6)
-        + _map("everywhere4", "inet_proto . inet_service : ipv4_addr . inet_service", everywhere4)
-        + _map("everywhere6", "inet_proto . inet_service : ipv6_addr . inet_service", everywhere6)
-        + _map("host4", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service", host4)
-        + _map("host6", "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service", host6)
-    )
-    chains = _INET_CHAINS + _prerouting(bridges) + _postrouting(bridges)
+    sets = "".join(one.definition() for one in inet_sets(rules))
+    fixed = _INET_CHAINS
+    for word, number in (
+        ("FLOWS_EACH", FLOWS_EACH),
+        ("RATE", QUESTIONS_EACH),
+        ("BURST", 2 * QUESTIONS_EACH),
+    ):
+        fixed = fixed.replace(word, str(number))
+    chains = fixed + _prerouting(rules.bridges) + _postrouting(rules.bridges)
     return f"table inet {table_name(rules.vch)} {{\n{sets}{chains}}}\n"
-
-
-def _publications(
-    published: Iterable[Published],
-) -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, str]]:
-    everywhere4: dict[str, str] = {}
-    everywhere6: dict[str, str] = {}
-    host4: dict[str, str] = {}
-    host6: dict[str, str] = {}
-    for port in published:
-        key = f"{port.protocol} . {port.port}"
-        version = ipaddress.ip_address(port.address).version if port.address else 0
-        wild = not port.address or ipaddress.ip_address(port.address).is_unspecified
-        if port.ipv4 and version in (0, 4):
-            target = f"{port.ipv4} . {port.container_port}"
-            (everywhere4 if wild else host4)[key if wild else f"{port.address} . {key}"] = target
-        if port.ipv6 and version in (0, 6):
-            target = f"{port.ipv6} . {port.container_port}"
-            (everywhere6 if wild else host6)[key if wild else f"{port.address} . {key}"] = target
-    return everywhere4, everywhere6, host4, host6
 
 
 _INET_CHAINS = """\
@@ -186,8 +118,8 @@ _INET_CHAINS = """\
   }
   chain decide {
     ct state established,related accept
-    iifname @bridges ct state new add @flows4 { iifname . ip saddr ct count over 16384 } drop
-    iifname @bridges ct state new add @flows6 { iifname . ip6 saddr ct count over 16384 } drop
+    iifname @bridges ct state new add @flows4 { iifname . ip saddr ct count over FLOWS_EACH } drop
+    iifname @bridges ct state new add @flows6 { iifname . ip6 saddr ct count over FLOWS_EACH } drop
     iifname . oifname @talkative accept
     iifname @internal drop
     oifname @bridges ct status dnat accept
@@ -206,9 +138,9 @@ _INET_CHAINS = """\
   }
   chain services {
     udp dport != 0 iifname . ip daddr . th dport @dns4 \
-      update @askers4 { iifname . ip saddr limit rate over 500/second burst 1000 packets } drop
+      update @askers4 { iifname . ip saddr limit rate over RATE/second burst BURST packets } drop
     udp dport != 0 iifname . ip6 daddr . th dport @dns6 \
-      update @askers6 { iifname . ip6 saddr limit rate over 500/second burst 1000 packets } drop
+      update @askers6 { iifname . ip6 saddr limit rate over RATE/second burst BURST packets } drop
     ct state established,related accept
     meta l4proto { tcp, udp } iifname . ip daddr . th dport @dns4 accept
     meta l4proto { tcp, udp } iifname . ip6 daddr . th dport @dns6 accept
@@ -255,36 +187,7 @@ def _postrouting(bridges: Iterable[Bridge]) -> str:
 
 
 def _bridge(rules: Ruleset) -> str:
-    guests = rules.guests
-    addresses6 = {
-        (guest.tap, address)
-        for guest in guests
-        if guest.ipv6
-        for address in (ipaddress.IPv6Address(guest.ipv6), _link_local(guest.mac))
-    }
-    sets = (
-        _set("taps", "ifname", (_quoted(g.tap) for g in guests))
-        + _set("macs", "ifname . ether_addr", (f"{_quoted(g.tap)} . {g.mac}" for g in guests))
-        + _set("addresses4", "ifname . ipv4_addr", (f"{_quoted(g.tap)} . {g.ipv4}" for g in guests if g.ipv4))
-        + _set(
-            "addresses6",
-            "ifname . ipv6_addr",
-            (f"{_quoted(tap)} . {address}" for tap, address in addresses6),
-        )
-        # nft 1.0.6 has no name for the target field of neighbour messages: 16 bytes at offset 8.
-        + _set(
-            "targets6",
-            "iifname . @th,64,128",
-            (f"{_quoted(tap)} . 0x{int(address):032x}" for tap, address in addresses6),
-            by="typeof",
-        )
-        + _set(
-            "mirrored",
-            "ifname . ifname . ether_addr",
-            (f"{_quoted(g.tap)} . {_quoted(g.tap)} . {g.mac}" for g in guests),
-        )
-        + _set("mirrors", "ifname . ifname", (f"{_quoted(g.tap)} . {_quoted(g.tap)}" for g in guests))
-    )
+    sets = "".join(one.definition() for one in bridge_sets(rules))
     return f"table bridge {table_name(rules.vch)} {{\n{sets}{_BRIDGE_CHAINS}}}\n"
 
 
@@ -328,11 +231,3 @@ _BRIDGE_CHAINS = """\
     iifname . oifname @mirrors drop
   }
 """
-
-
-def _link_local(mac: str) -> ipaddress.IPv6Address:
-    """The address every kernel gives an interface with this MAC (EUI-64)."""
-    octets = bytes.fromhex(mac.replace(":", ""))
-    return ipaddress.IPv6Address(
-        b"\xfe\x80" + bytes(6) + bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
-    )

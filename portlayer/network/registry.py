@@ -26,8 +26,8 @@ from portlayer.network.ipam import (
     parse_mac,
     plan,
 )
-from portlayer.network.nft import Bridge
 from portlayer.network.options import BridgeOptions, parse_endpoint_options, parse_options
+from portlayer.network.ruleset import Bridge
 from portlayer.portlayer_pb2 import Endpoint, Network, Pool, Reason
 
 __all__ = ["Entry", "Registry", "bridge_mac", "bridge_name"]
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{64}")
 _NAME_CAP = 255
 _NETWORKS_CAP = 4096
+_NETWORK_BYTES = 1 << 20  # labels and metadata; well below what the store reads again
 _ALIASES_CAP = 256
 
 
@@ -119,6 +120,10 @@ class Registry:
             raise PortLayerError(Reason.UNSPECIFIED, f"invalid network name {network.name[:80]!r}")
         if self.by_name(network.name) is not None:
             raise PortLayerError(Reason.NAME_IN_USE, f"network with name {network.name} already exists")
+        if network.ByteSize() > _NETWORK_BYTES:
+            raise PortLayerError(
+                Reason.LIMIT_EXCEEDED, f"network {network.name}: more than {_NETWORK_BYTES} bytes"
+            )
         if len(self.entries) >= _NETWORKS_CAP:
             raise PortLayerError(Reason.LIMIT_EXCEEDED, f"more than {_NETWORKS_CAP} networks")
         network.id = network.id or secrets.token_hex(32)

@@ -50,15 +50,20 @@ class NetworkStore:
         return network
 
     def save(self, network: Network) -> None:
+        """Raises OSError: then there is what was there before."""
         stored = Network()
         stored.CopyFrom(network)
         del stored.endpoints[:]  # they follow from the containers
         temporary = self._root / f"{_TEMPORARY}{network.id}"
-        with temporary.open("w") as file:
-            file.write(json_format.MessageToJson(stored, preserving_proto_field_name=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._root / f"{network.id}.json")
+        try:
+            with temporary.open("w") as file:
+                file.write(json_format.MessageToJson(stored, preserving_proto_field_name=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self._root / f"{network.id}.json")
+        except OSError:  # a full disk: leave no half of a file on it
+            temporary.unlink(missing_ok=True)
+            raise
         self._sync()
 
     def delete(self, network_id: str) -> None:

@@ -15,9 +15,9 @@ from portlayer.network.attachment import Attachment, PluggedNic
 from portlayer.network.guest import Placed, interface_names, loopback_servers, preferred
 from portlayer.network.links import TapLink, alias_prefix
 from portlayer.network.names import Client, Member, Upstreams
-from portlayer.network.nft import Guest, Published
 from portlayer.network.ports import canonical
 from portlayer.network.registry import Registry
+from portlayer.network.ruleset import Guest, Published
 from portlayer.portlayer_pb2 import Endpoint, Reason
 
 __all__ = ["Plug", "Switch", "bridge_alias", "place", "preferred_endpoint", "tap_alias"]
@@ -74,7 +74,7 @@ class Plug:
             if p.network.id in networks
         ]
 
-    def links(self, owner: int, vch: str) -> list[TapLink]:
+    def links(self, *, owner: int, vch: str) -> list[TapLink]:
         container = self.attachment.container
         return [
             TapLink(
@@ -166,7 +166,7 @@ class Switch:
     def __init__(self, registry: Registry, *, vch: str, owner: int) -> None:
         self._registry = registry
         self._vch = vch
-        self.owner = owner  # uid of the QEMU processes
+        self._owner = owner  # uid of the QEMU processes
         self._plugs: dict[str, Plug] = {}
 
     def all(self) -> list[Plug]:
@@ -184,6 +184,9 @@ class Switch:
 
     def taps(self) -> set[str]:
         return {tap for plug in self._plugs.values() for tap in plug.taps.values()}
+
+    def links(self, plug: Plug) -> list[TapLink]:
+        return plug.links(owner=self._owner, vch=self._vch)
 
     def put(self, container: str, plug: Plug | None) -> None:
         if plug is None:
@@ -204,8 +207,7 @@ class Switch:
         endpoints = list(attachment.endpoints)
         if before is not None:
             taps, names = dict(before.taps), before.interface_names
-            named = {endpoint.network for endpoint in endpoints}
-            endpoints += [e for e in before.attachment.endpoints if e.network not in named]
+            endpoints = _with_unnamed(endpoints, before)
         placed = {p.network.id: p for p in place(self._registry, endpoints)}
         taken = self.taps() | set(taps.values())
         for network, p in placed.items():
@@ -232,27 +234,29 @@ class Switch:
         return taps, names
 
     def rename(self, plug: Plug, attachment: Attachment) -> Plug:
-        """The same plug with new names; taps and rules stay."""
-        placed = {
-            p.network.id: p
-            for p in place(self._registry, attachment.endpoints)
-            if p.network.id in plug.placed
-        }
+        """The same plug with new names; endpoints, taps and rules stay."""
+        plugged = [e for e in attachment.endpoints if e.network in plug.placed]
+        endpoints = _with_unnamed(plugged, plug)
         renamed = replace(
             plug,
             attachment=replace(
                 plug.attachment,
                 name=attachment.name,
                 hostname=attachment.hostname,
-                endpoints=[p.endpoint for p in placed.values()],
+                endpoints=endpoints,
                 resolver=attachment.resolver,
             ),
-            placed=placed,
-            taps={network: plug.taps[network] for network in placed},
-            interface_names={network: plug.interface_names[network] for network in placed},
+            placed={p.network.id: p for p in place(self._registry, endpoints)},
         )
         self._plugs[attachment.container] = renamed
         return renamed
+
+
+def _with_unnamed(endpoints: Iterable[Endpoint], before: Plug) -> list[Endpoint]:
+    """And those that are plugged, but not named any more."""
+    listed = list(endpoints)
+    named = {endpoint.network for endpoint in listed}
+    return listed + [e for e in before.attachment.endpoints if e.network not in named]
 
 
 def _tap_name(container: str, endpoint_id: str, taken: Collection[str]) -> str:

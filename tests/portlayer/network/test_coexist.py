@@ -1,5 +1,5 @@
 from portlayer.network.coexist import plan_changes
-from portlayer.network.nft import Bridge
+from portlayer.network.ruleset import Bridge
 
 VCH = "a" * 32
 FRONT = Bridge(interface="mrfront", subnet4="10.0.0.0/24", gateway4="10.0.0.1")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from portlayer.network.nft import Bridge, Guest, Published, Ruleset, render, render_removal
+from portlayer.network.nft import render, render_change, render_removal
+from portlayer.network.ruleset import Bridge, Guest, Published, Ruleset
 
 GOLDEN = Path(__file__).with_name("golden.nft")
 
@@ -121,3 +122,26 @@ def test_nft_accepts_it(rules: Ruleset) -> None:
         )
         assert done.stderr == ""
         assert done.returncode == 0
+
+
+def changed(before: tuple[Published, ...], after: tuple[Published, ...]) -> list[str]:
+    first = Ruleset(vch="a" * 32, published=before)
+    return render_change(first, Ruleset(vch="a" * 32, published=after)).splitlines()
+
+
+def test_a_change_is_the_elements_that_differ_removals_first() -> None:
+    one = Published(protocol="tcp", address="", port=1, container_port=80, ipv4="10.0.0.2")
+    moved = Published(protocol="tcp", address="", port=1, container_port=80, ipv4="10.0.0.3")
+    other = Published(protocol="udp", address="10.9.9.9", port=2, container_port=53, ipv4="10.0.0.2")
+    table = f"inet mooring_{'a' * 32}"
+    assert changed((one,), (one,)) == []
+    assert changed((one,), (moved, other)) == [
+        f"delete element {table} everywhere4 {{ tcp . 1 }}",
+        f"add element {table} everywhere4 {{ tcp . 1 : 10.0.0.3 . 80 }}",
+        f"add element {table} host4 {{ 10.9.9.9 . udp . 2 : 10.0.0.2 . 53 }}",
+    ]
+
+
+def test_other_bridges_are_everything_anew() -> None:
+    after = Ruleset(vch=RULES.vch, bridges=RULES.bridges[:1], guests=RULES.guests)
+    assert render_change(RULES, after) == render(after)

@@ -62,6 +62,7 @@ class TestNetworks:
             (Network(name="x", options={fixed: "br9"}), Reason.NAME_IN_USE, "bridge br9 already exists"),
             (Network(name=""), Reason.UNSPECIFIED, "invalid network name"),
             (Network(name="x" * 256), Reason.UNSPECIFIED, "invalid network name"),
+            (Network(name="x", metadata=bytes(1 << 20)), Reason.LIMIT_EXCEEDED, "more than"),
             (Network(name="x", id="../etc"), Reason.UNSPECIFIED, "invalid network ID"),
             (Network(name="x", type="container"), Reason.NOT_SUPPORTED, "'container' is not supported"),
             (Network(name="x", type="none"), Reason.NOT_SUPPORTED, "'none' is not supported"),

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,14 @@ def test_builtin_ones_come_first_then_the_oldest(tmp_path: Path) -> None:
     for number, (age, builtin) in enumerate([(5, False), (3, False), (9, True)]):
         store.save(Network(id=f"{number:064x}", created_at=age, builtin=builtin))
     assert [n.created_at for n in store.load()] == [9, 3, 5]
+
+
+def test_a_full_disk_leaves_nothing_of_a_new_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = NetworkStore(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store.save(network())
+    assert list(tmp_path.iterdir()) == []

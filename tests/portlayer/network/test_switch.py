@@ -6,8 +6,8 @@ import pytest
 from portlayer.errors import PortLayerError
 from portlayer.network.attachment import Attachment
 from portlayer.network.names import Upstreams
-from portlayer.network.nft import Guest
 from portlayer.network.registry import Registry
+from portlayer.network.ruleset import Guest
 from portlayer.network.switch import Switch, tap_alias
 from portlayer.portlayer_pb2 import Endpoint, Network, PortBinding, Reason
 from tether.tether_pb2 import Resolver
@@ -105,7 +105,7 @@ def test_the_alias_fits_the_kernel_s_limit() -> None:
 
 
 def test_links(world: World) -> None:
-    (link,) = world.switch.plug(world.attachment(C1, "a")).links(99, VCH)
+    (link,) = world.switch.links(world.switch.plug(world.attachment(C1, "a")))
     assert (link.owner, link.isolated, link.mtu) == (99, False, 1500)
     assert link.alias == tap_alias(VCH, C1, world.ids["a"], "eth0")
 
@@ -176,3 +176,10 @@ def test_renaming_keeps_taps(world: World) -> None:
     after = world.switch.rename(before, dataclasses.replace(before.attachment, name="other"))
     assert after.taps == before.taps and after.client().members[0].name == "other"
     assert world.switch.find(C1) == after
+
+
+def test_renaming_does_not_lose_an_endpoint_that_waits_for_its_unplugging(world: World) -> None:
+    before = world.switch.plug(world.attachment(C1, "a", "b"))
+    world.switch.plug(world.attachment(C1, "b"))
+    renamed = world.switch.rename(before, dataclasses.replace(world.attachment(C1, "b"), name="other"))
+    assert renamed.taps == before.taps and set(renamed.placed) == set(before.placed)

@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import select
 import struct
@@ -373,6 +374,11 @@ class Lab:
         """The host's interfaces."""
         lines = self.host.run("ip", "-br", "link").splitlines()
         return {line.split()[0].partition("@")[0] for line in lines}
+
+    def rules(self) -> str:
+        """nftables, without what the kernel itself notes about guests."""
+        text = self.host.run("nft", "list", "ruleset")
+        return re.sub(r"(?s)\tset (askers|flows)\w+ \{.*?\n\t\}\n", "", text)
 
     def vch(self, *, dns: Sequence[str] = ()) -> Vch:
         return Vch(self, self._root / f"vch{next(self._number)}", dns=dns)

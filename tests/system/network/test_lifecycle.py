@@ -1,6 +1,8 @@
 """Lives of the port layer: closing, kill -9 at every step, strays, neighbours on the host, nothing left."""
 
 import asyncio
+import errno
+import os
 import secrets
 import signal
 import subprocess
@@ -35,11 +37,11 @@ async def test_traffic_flows_on_while_nobody_manages_and_a_new_life_takes_over(l
     await tenant.manager.close()
     assert (await client.ask(tenant.address("web"), 80)).startswith(web.name)
     assert (await lab.outside.ask(HOST4, 8080)).startswith(web.name)
-    rules = lab.host.run("nft", "list", "table", "inet", table_name(tenant.id))
+    rules = lab.rules()
     networks = tenant.manager.list()
     await tenant.reopen()
     assert tenant.manager.list() == networks
-    assert lab.host.run("nft", "list", "table", "inet", table_name(tenant.id)) == rules
+    assert lab.rules() == rules
     assert (await client.ask(tenant.address("web", 6), 80)).startswith(web.name)
     assert await client.resolve(client.nameserver, "web") == [tenant.address("web")]
     assert await client.resolve(client.nameserver, "web", "AAAA") == [tenant.address("web", 6)]
@@ -75,7 +77,7 @@ async def test_stopped_containers_keep_addresses_but_have_no_traces(lab: Lab, te
     )
     await tenant.reopen()
     assert "mt" + stopped.container[:8] not in lab.host.run("ip", "link")
-    assert "8080" not in lab.host.run("nft", "list", "ruleset")
+    assert "8080" not in lab.rules()
     other = tenant.manager.allocate("x" * 64, "x", Endpoint(network=stopped.endpoints[0].network))
     assert other.assigned_ipv4.partition("/")[0] != address
     assert tenant.manager.reserve_ports("x" * 64, [tcp(8080)])
@@ -126,14 +128,14 @@ async def test_removing_a_vch_leaves_nothing(lab: Lab, tenant: Vch) -> None:
 
 async def test_containers_leave_nothing_behind(lab: Lab, tenant: Vch) -> None:
     network = await tenant.network("front", ipv6=True)
-    before = tenant.traces(), lab.host.run("nft", "list", "ruleset"), lab.links()
+    before = tenant.traces(), lab.rules(), lab.links()
     for _ in range(3):
         await tenant.container("web", "front", ports=[tcp(8080)])
         with pytest.raises(PortLayerError, match="network front has active endpoints") as caught:
             await tenant.manager.remove(network.id)
         assert caught.value.reason == Reason.NETWORK_IN_USE
         await tenant.stop("web")
-    assert (tenant.traces(), lab.host.run("nft", "list", "ruleset"), lab.links()) == before
+    assert (tenant.traces(), lab.rules(), lab.links()) == before
     await tenant.manager.remove(network.id)
     assert network.bridge not in lab.host.run("ip", "link")
     assert not (tenant.root / "networks" / f"{network.id}.json").exists()
@@ -154,7 +156,7 @@ async def test_many_containers_at_once(lab: Lab, tenant: Vch) -> None:
     taps = {nic.tap for nics in plugged for nic in nics}
     links = lab.host.run("ip", "-br", "link", "show", "master", network.bridge)
     assert {line.split()[0] for line in links.splitlines()} == taps and len(taps) == 20
-    assert lab.host.run("nft", "list", "ruleset").count(". 9000 : ") == 1
+    assert lab.rules().count(". 9000 : ") == 1
     await asyncio.gather(*(tenant.manager.unplug(a.container) for a in attachments))
     assert lab.host.run("ip", "-br", "link", "show", "master", network.bridge) == ""
 
@@ -187,14 +189,31 @@ async def test_vchs_that_start_together_get_different_subnets(lab: Lab) -> None:
 
 async def test_a_failing_plug_leaves_no_trace(lab: Lab, tenant: Vch, monkeypatch: pytest.MonkeyPatch) -> None:
     network = await tenant.network("front")
-    before = tenant.traces(), lab.host.run("nft", "list", "ruleset"), lab.links()
+    before = tenant.traces(), lab.rules(), lab.links()
     lab.host.run("ip", "link", "set", network.bridge, "down")
     lab.host.run("ip", "link", "del", network.bridge)
     with pytest.raises(PortLayerError, match=network.bridge):
         await tenant.container("web", "front", ports=[tcp(8080)])
     await tenant.manager.close()
     await tenant.reopen()
-    assert (tenant.traces(), lab.host.run("nft", "list", "ruleset"), lab.links()) == before
+    assert (tenant.traces(), lab.rules(), lab.links()) == before
+
+
+async def test_a_full_disk_is_named_and_changes_nothing(
+    lab: Lab, tenant: Vch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tenant.traces(), lab.rules(), lab.links()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PortLayerError, match="No space left on device") as caught:
+        await tenant.network("front")
+    monkeypatch.undo()
+    assert caught.value.reason == Reason.NO_SPACE
+    assert (tenant.traces(), lab.rules(), lab.links()) == before
+    assert await tenant.network("front")
 
 
 async def eventually(done: Callable[[], bool]) -> None:
@@ -210,7 +229,7 @@ async def test_rules_that_an_administrator_removed_come_back(lab: Lab, tenant: V
     web.serve(80)
 
     def rules() -> str:
-        return lab.host.run("nft", "list", "ruleset")
+        return lab.rules()
 
     before = rules()
     lab.host.run("nft", command.format(table_name(tenant.id)))
@@ -318,7 +337,7 @@ async def test_kill_9_at_every_step(lab: Lab, operation: str, tmp_path: Path) ->
         for running in (True, False):
             await recover(lab, state, vch, running=running)
         await purge(vch)
-        assert vch not in lab.host.run("nft", "list", "ruleset") + lab.host.run("ip", "-d", "link")
+        assert vch not in lab.rules() + lab.host.run("ip", "-d", "link")
         assert steps[-1] in ("exit 0", f"exit -{signal.SIGKILL:d}")
         if steps[-1] == "exit 0":
             break
@@ -350,7 +369,7 @@ async def recover(lab: Lab, state: Path, vch: str, *, running: bool) -> None:
     )
     taps = [name for name in links if name.startswith("mt")]
     assert len(taps) == (1 if running and there else 0)
-    rules = lab.host.run("nft", "list", "ruleset")
+    rules = lab.rules()
     assert rules.count(f"table inet {table_name(vch)}") == 1
     assert ("8080" in rules) == (running and there)
     assert all(f'"{tap}" . 172.30.1.2' in rules for tap in taps)

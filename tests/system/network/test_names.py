@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from portlayer.network import nft
 from portlayer.portlayer_pb2 import Endpoint
 from tests.system.network.lab import OUTSIDE4, Lab, Vch
 
@@ -153,6 +154,35 @@ for n in itertools.count():
     for options in ((), ("+tcp",)):
         assert await calm.resolve(calm.nameserver, "www.example.org", "A", *options) == ["203.0.113.1"]
         assert await calm.resolve(calm.nameserver, "noisy", "A", *options) == [tenant.address("noisy")]
+
+
+async def test_questions_are_limited_per_guest(tenant: Vch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft, "QUESTIONS_EACH", 5)
+    await tenant.network("front", ipv6=True)
+    noisy, calm = await tenant.container("noisy", "front"), await tenant.container("calm", "front")
+    for server in (noisy.nameserver, tenant.gateway("front", 6)):
+        answered = int(await asyncio.to_thread(noisy.python, _INSIST, server))
+        assert 5 <= answered < 40
+        assert await calm.resolve(server, "noisy") == [tenant.address("noisy")]
+
+
+_INSIST = """
+import socket, sys, time
+from dnslib import DNSRecord
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], 53))
+for _ in range(100):
+    s.send(bytes(DNSRecord.question("calm").pack()))
+    time.sleep(0.005)
+answered = 0
+s.settimeout(1)
+try:
+    while True:
+        s.recv(1000)
+        answered += 1
+except TimeoutError:
+    print(answered)
+"""
 
 
 async def test_links_rotation_reverse_and_renaming(tenant: Vch) -> None:
