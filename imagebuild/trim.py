@@ -10,18 +10,21 @@ saves, under TCG:
   holds all code in one;
 * 20 MB of initramfs, 0.15 s of unpacking it.
 
-All modules of our own go in. One of the library's that is first imported later
-on, in a rare branch, must be named in :data:`LATE`: there is no other way in.
+All modules of our own go in, with what their functions import later on. One
+that the library itself imports later on, in a rare branch, must be named in
+:data:`LATE`: there is no other way in.
 """
 
 from __future__ import annotations
 
 import ast
+import dis
 import marshal
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
 
 from imagebuild.elf import drop_needed
 
@@ -133,13 +136,13 @@ def assemble(collected: Path, target: Path) -> None:
 
 def _census(collected: Path) -> dict[str, str | None]:
     dynamic = next(collected.glob("python3.*/lib-dynload"))
-    own = [
-        ".".join(path.relative_to(collected).with_suffix("").parts)
-        for package in ("tether", "archive")
-        for path in sorted((collected / package).rglob("*.pyc"))
-        if path.stem != "__init__"
-    ]
-    program = _CENSUS.format(paths=[str(collected), str(dynamic)], late=", ".join((*LATE, *own)))
+    late = set(LATE)
+    for package in ("tether", "archive"):
+        for path in (collected / package).rglob("*.pyc"):
+            if path.stem != "__init__":
+                late.add(".".join(path.relative_to(collected).with_suffix("").parts))
+            late |= _imported_by_functions(marshal.loads(path.read_bytes()[_PYC_HEADER:]))  # noqa: S302 - our build
+    program = _CENSUS.format(paths=[str(collected), str(dynamic)], late=", ".join(sorted(late)))
     # -OO as PyInstaller compiled.
     result = subprocess.run(
         [sys.executable, "-ISB", "-OO", "-c", program], capture_output=True, text=True, check=False
@@ -147,6 +150,16 @@ def _census(collected: Path) -> dict[str, str | None]:
     if result.returncode != 0:
         raise RuntimeError(f"the frozen tether cannot be imported:\n{result.stderr[-4000:]}")
     found: dict[str, str | None] = ast.literal_eval(result.stdout)
+    return found
+
+
+def _imported_by_functions(module: CodeType) -> set[str]:
+    found: set[str] = set()
+    inner = [constant for constant in module.co_consts if isinstance(constant, CodeType)]
+    while inner:
+        code = inner.pop()
+        found |= {str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"}
+        inner += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     return found
 
 
