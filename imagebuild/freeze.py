@@ -12,52 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imagebuild.trim import BUNDLE, trim
+from imagebuild.trim import CONTENTS, assemble
 
-__all__ = ["CONTENTS", "freeze_tether"]
+__all__ = ["freeze_tether"]
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-CONTENTS = "tether.d"  # beside /init in the initramfs
-
-# What runs first in the guest: modules come out of one file (imagebuild/trim.py), then the tether.
-_ENTRY = """\
-import sys
-from _frozen_importlib import ModuleSpec
-from marshal import loads
-
-
-class Bundle:
-    def __init__(self, path):
-        with open(path, "rb") as file:
-            self.modules = loads(file.read())
-
-    def find_spec(self, name, path=None, target=None):
-        found = self.modules.get(name)
-        if found is None:
-            return None
-        spec = ModuleSpec(name, self, is_package=found[0])
-        if found[0]:
-            spec.submodule_search_locations = [sys.path[-1] + "/" + name.replace(".", "/")]
-        return spec
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        exec(loads(self.modules.pop(module.__name__)[1]), module.__dict__)
-
-
-sys.meta_path.insert(0, Bundle("/{bundle}"))
-
-from tether.lean import install
-
-install()
-
-from tether.init import main
-
-main()
-"""
 
 # Standard library parts that dependencies of the tether pull in but never run
 # in the guest: each costs space, some cost start-up time. PyInstaller imports
@@ -93,7 +53,7 @@ def freeze_tether(root: Path, work: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     entry = work / "init.py"
-    entry.write_text(_ENTRY.format(bundle=f"{CONTENTS}/{BUNDLE}"))
+    entry.write_text("from tether.init import main\n\nmain()\n")
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean", "--onedir", "--strip"]
     command += ["--name", "init", "--contents-directory", CONTENTS, "--optimize", "2", "--debug", "noarchive"]
     command += ["--log-level", "WARN", "--paths", str(root)]
@@ -108,5 +68,5 @@ def freeze_tether(root: Path, work: Path) -> Path:
     )
     if result.returncode != 0:
         raise RuntimeError(f"PyInstaller could not freeze the tether:\n{result.stderr[-4000:]}")
-    trim(work / "dist" / "init" / CONTENTS)
-    return work / "dist" / "init"
+    assemble(work / "dist" / "init" / CONTENTS, work / "tether")
+    return work / "tether"

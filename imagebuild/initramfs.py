@@ -60,7 +60,7 @@ def write_initramfs(target: Path, *, kernel: Kernel, frozen: Path) -> Initramfs:
     if kernel.modules is not None:
         programs["usr/bin/kmod"] = MODPROBE
     frozen_files = sorted(path for path in frozen.rglob("*") if path.is_file())
-    binaries = [path for path in frozen_files if path.name == "init" or ".so" in path.name]
+    binaries = [path for path in frozen_files if path.stat().st_mode & stat.S_IXUSR]
     libraries = [
         path for path in shared_libraries([*programs.values(), *binaries]) if not path.is_relative_to(frozen)
     ]

@@ -1,26 +1,36 @@
-"""Reduce the frozen tether to what it imports, and put its modules into one file.
+"""Assemble what the guest runs: the interpreter itself, and the tether's modules in one file.
 
-PyInstaller collects what might be imported. What is imported is known by
-importing: everything else goes (10 MB of initramfs, 0.15 s of unpacking it
-under TCG). And finding, opening and reading a module file costs the guest 2 ms
-each; one file with all code objects costs it once.
+PyInstaller collects and compiles what might be imported. What is imported is
+known by importing; nothing else goes in. Against PyInstaller's own program this
+saves, under TCG:
 
-A module that is first imported later on, in a rare branch, must be named in
+* its launcher, which starts itself twice, loads a relocated libpython and sets
+  up import hooks: 0.25 s. Debian's interpreter is one fixed-address program;
+* finding, opening and reading 130 module files at 2 ms each: :data:`BUNDLE`
+  holds all code in one;
+* 20 MB of initramfs, 0.15 s of unpacking it.
+
+All modules of our own go in, with what their functions import later on. One
+that the library itself imports later on, in a rare branch, must be named in
 :data:`LATE`: there is no other way in.
 """
 
 from __future__ import annotations
 
 import ast
+import dis
 import marshal
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
 
-from imagebuild.elf import drop_needed, shared_libraries
+from imagebuild.elf import drop_needed
 
-__all__ = ["BUNDLE", "LATE", "trim"]
+__all__ = ["BUNDLE", "CONTENTS", "LATE", "assemble"]
 
+CONTENTS = "tether.d"  # beside /init in the initramfs
 BUNDLE = "bundle"
 LATE = (
     "encodings.ascii",
@@ -34,6 +44,46 @@ LATE = (
 )
 _PYC_HEADER = 16  # PEP 552
 
+# /init: isolated from the environment (-I), no site directories (-S), no files written (-B).
+_INIT = """\
+#!/{contents}/python -ISB
+import sys
+from _frozen_importlib import ModuleSpec
+from marshal import loads
+
+
+class Bundle:
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            self.modules = loads(file.read())
+
+    def find_spec(self, name, path=None, target=None):
+        found = self.modules.get(name)
+        if found is None:
+            return None
+        spec = ModuleSpec(name, self, is_package=found[0])
+        if found[0]:  # extension modules of a package are files
+            spec.submodule_search_locations = ["/{library}/" + name.replace(".", "/")]
+        return spec
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(loads(self.modules.pop(module.__name__)[1]), module.__dict__)
+
+
+sys.meta_path.insert(0, Bundle("/{contents}/{bundle}"))
+
+from tether.lean import install
+
+install()
+
+from tether.init import main
+
+main()
+"""
+
 # Prints {module: file} of everything that importing the tether imports.
 _CENSUS = """
 import sys
@@ -46,59 +96,78 @@ print({{module.__name__: getattr(module, "__file__", None) for module in sys.mod
 """
 
 
-def trim(contents: Path) -> None:
-    """Work on PyInstaller's contents directory in place.
+def assemble(collected: Path, target: Path) -> None:
+    """Make ``init`` and :data:`CONTENTS` in ``target`` from PyInstaller's contents directory.
 
     Raises:
         RuntimeError: the tether cannot be imported from there.
     """
-    files = _census(contents)
+    contents = target / CONTENTS
+    library = contents / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    (library / "lib-dynload").mkdir(parents=True)
     modules: dict[str, tuple[bool, bytes]] = {}  # is a package, code
-    kept: set[Path] = set()
-    for name, file in sorted(files.items()):
+    for name, file in sorted(_census(collected).items()):
         if file is None:
             continue  # built into the interpreter
         path = Path(file)
-        if not path.is_relative_to(contents):
-            # Our interpreter had it before it looked there; the guest's has nowhere else to look.
-            place = contents / name.replace(".", "/")
+        if ".so" in path.name:
+            place = library / path.relative_to(collected).as_posix().replace(f"{library.name}/", "", 1)
+            _copy_program(path, place)
+            drop_needed(place, "libstdc++.so.6")
+            continue
+        early = not path.is_relative_to(collected)
+        if early:  # our interpreter had it before it looked there, so the guest's wants it as a file
+            place = collected / name.replace(".", "/")
             path = place / "__init__.pyc" if path.stem == "__init__" else place.with_suffix(".pyc")
             if not path.exists():
                 continue  # compiled into the interpreter
-        kept.add(path)
-        if path.suffix == ".pyc":
-            modules[name] = (path.stem == "__init__", path.read_bytes()[_PYC_HEADER:])
+            _copy(path, library / path.relative_to(collected))
+        modules[name] = (path.stem == "__init__", path.read_bytes()[_PYC_HEADER:])
     # Version 2 has no back references, whose places depend on more than the content.
     (contents / BUNDLE).write_bytes(marshal.dumps(modules, 2))
-    kept.add(contents / BUNDLE)
-    extensions = [path for path in kept if ".so" in path.name]
-    for path in extensions:
-        drop_needed(path, "libstdc++.so.6")
-    interpreter = next(contents.glob("libpython*.so*"))
-    kept.add(interpreter)
-    needed = {library.name for library in shared_libraries([*extensions, interpreter])}
-    kept |= {path for path in contents.iterdir() if path.name in needed}
-    # Of Python files, those stay that run before the bundle is there, and those are all of the library's.
-    for path in sorted(contents.rglob("*"), reverse=True):
-        ours = path.suffix == ".pyc" and path.relative_to(contents).parts[0] in (
-            "tether",
-            "archive",
-            "google",
-        )
-        if path.is_file() and (path not in kept or ours):
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    _copy(collected / "os.pyc", library / "os.pyc")  # how the interpreter knows its library
+    _copy_program(Path(sys.executable).resolve(), contents / "python")
+    init = target / "init"
+    init.write_text(
+        _INIT.format(contents=CONTENTS, bundle=BUNDLE, library=library.relative_to(target).as_posix())
+    )
+    init.chmod(0o755)
 
 
-def _census(contents: Path) -> dict[str, str | None]:
-    dynamic = next(contents.glob("python3.*/lib-dynload"))
-    program = _CENSUS.format(paths=[str(contents), str(dynamic)], late=", ".join(LATE))
-    # -S: no site directories; -OO as PyInstaller compiled; -B leaves no new files.
+def _census(collected: Path) -> dict[str, str | None]:
+    dynamic = next(collected.glob("python3.*/lib-dynload"))
+    late = set(LATE)
+    for package in ("tether", "archive"):
+        for path in (collected / package).rglob("*.pyc"):
+            if path.stem != "__init__":
+                late.add(".".join(path.relative_to(collected).with_suffix("").parts))
+            late |= _imported_by_functions(marshal.loads(path.read_bytes()[_PYC_HEADER:]))  # noqa: S302 - our build
+    program = _CENSUS.format(paths=[str(collected), str(dynamic)], late=", ".join(sorted(late)))
+    # -OO as PyInstaller compiled.
     result = subprocess.run(
-        [sys.executable, "-I", "-S", "-OO", "-B", "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-ISB", "-OO", "-c", program], capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
         raise RuntimeError(f"the frozen tether cannot be imported:\n{result.stderr[-4000:]}")
     found: dict[str, str | None] = ast.literal_eval(result.stdout)
     return found
+
+
+def _imported_by_functions(module: CodeType) -> set[str]:
+    found: set[str] = set()
+    inner = [constant for constant in module.co_consts if isinstance(constant, CodeType)]
+    while inner:
+        code = inner.pop()
+        found |= {str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"}
+        inner += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _copy_program(source: Path, target: Path) -> None:
+    _copy(source, target)
+    target.chmod(0o755)

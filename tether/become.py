@@ -16,7 +16,6 @@ from typing import NoReturn
 
 from tether import capabilities, linux
 from tether.plan import ProcessPlan
-from tether.seccomp import program
 from tether.users import Identity, UserError, resolve_user
 
 __all__ = ["Failure", "become", "open_terminal", "read_database", "read_regular"]
@@ -71,12 +70,11 @@ def become(plan: ProcessPlan, *, terminal: str = "") -> NoReturn:
     _own_stdio(identity)
     if plan.make_cwd:
         _make_directory(plan.cwd)
-    filter_program = program(plan.capabilities) if plan.seccomp else b""
     _change_directory_early(plan.cwd)
     os.umask(0o022)
     _drop_bounding_set(plan.capabilities)
-    if not plan.no_new_privileges and filter_program:
-        linux.seccomp_filter(filter_program)  # needs CAP_SYS_ADMIN, so before it goes
+    if not plan.no_new_privileges and plan.seccomp:
+        linux.seccomp_filter(plan.seccomp)  # needs CAP_SYS_ADMIN, so before it goes
     _take_identity(identity, plan.capabilities)
     try:
         os.chdir(plan.cwd)
@@ -89,8 +87,8 @@ def become(plan: ProcessPlan, *, terminal: str = "") -> NoReturn:
     path = _find(plan.argv[0], environment.get("PATH", ""))
     if plan.no_new_privileges:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        if filter_program:
-            linux.seccomp_filter(filter_program)
+        if plan.seccomp:
+            linux.seccomp_filter(plan.seccomp)
     try:
         os.execve(path, plan.argv, environment)  # noqa: S606 - the workload itself
     except OSError as error:

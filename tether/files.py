@@ -22,7 +22,6 @@ from tether.become import Failure, read_database
 from tether.call import Call, RpcError
 from tether.container import Container
 from tether.loop import Loop
-from tether.server import Server
 from tether.spawn import (
     OWN_NAMESPACE,
     Channels,
@@ -50,28 +49,23 @@ _CODES = {
 
 
 class Files:
-    """The three file verbs."""
+    """The three file verbs. A call is answered when its child has ended, or said why it cannot go on."""
 
     def __init__(self, loop: Loop, container: Container) -> None:
         self._loop = loop
         self._container = container
 
-    def register(self, server: Server) -> None:
-        server.deferred("StatPath", StatPathRequest, self._stat)
-        server.streaming("CopyOut", CopyOutRequest, self._copy_out)
-        server.deferred("CopyIn", CopyInRequest, self._copy_in)
-
-    def _stat(self, request: StatPathRequest, call: Call) -> None:
+    def stat(self, request: StatPathRequest, call: Call) -> None:
         path = request.path
         spawned = self._enter(lambda: _write_stat(path), stdin=False)
         _Reader(self._loop, spawned, call, respond_only=True)
 
-    def _copy_out(self, request: CopyOutRequest, call: Call) -> None:
+    def copy_out(self, request: CopyOutRequest, call: Call) -> None:
         path = request.path
         spawned = self._enter(lambda: _write_archive(path), stdin=False)
         _Reader(self._loop, spawned, call, respond_only=False)
 
-    def _copy_in(self, request: CopyInRequest, call: Call) -> None:
+    def copy_in(self, request: CopyInRequest, call: Call) -> None:
         user = self._container.config.process.user if request.copy_uid_gid else ""
         spawned = self._enter(lambda: _read_archive(request, user), stdin=True)
         _Writer(self._loop, spawned, call)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tether import capabilities, linux
+from tether.seccomp import program
 from tether.tether_pb2 import BootConfig, Process
 
 __all__ = ["Bind", "FileSystem", "Plan", "PlanError", "ProcessPlan", "make_plan", "process_plan"]
@@ -114,7 +115,7 @@ class ProcessPlan(NamedTuple):
     columns: int
     capabilities: int
     no_new_privileges: bool
-    seccomp: bool
+    seccomp: bytes  # the filter program; b"" is unconfined
     rlimits: list[tuple[int, int, int]]
     oom_score_adj: int
 
@@ -188,7 +189,7 @@ def process_plan(process: Process, *, hostname: str, main: bool) -> ProcessPlan:
         columns=process.columns,
         capabilities=bits,
         no_new_privileges=process.no_new_privileges,
-        seccomp=not (process.seccomp_unconfined or process.privileged),
+        seccomp=b"" if process.seccomp_unconfined or process.privileged else program(bits),
         rlimits=_rlimits(process),
         oom_score_adj=process.oom_score_adj,
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tether.call import Call, RpcError
 from tether.clock import add_entropy, set_time
 from tether.diagnostics import diagnose, resident_bytes
 from tether.execs import MAX_SESSIONS
-from tether.files import Files
 from tether.linux import SyscallError
 from tether.network import NetworkError
 from tether.processes import list_processes
@@ -18,6 +18,8 @@ from tether.signals import send_signal
 from tether.stats import Sampler
 from tether.storage import mount_points
 from tether.tether_pb2 import (
+    CopyInRequest,
+    CopyOutRequest,
     DiagnosticsReply,
     Empty,
     EntropyRequest,
@@ -31,6 +33,7 @@ from tether.tether_pb2 import (
     ResizeRequest,
     ShutdownRequest,
     SignalRequest,
+    StatPathRequest,
     StatsRequest,
     TimeSetReply,
     TimeSetRequest,
@@ -40,6 +43,9 @@ from tether.tether_pb2 import (
 from tether.users import user_names
 from tether.vm import Vm
 from tether.wire import Code
+
+if TYPE_CHECKING:
+    from tether.files import Files
 
 __all__ = ["Service"]
 
@@ -67,7 +73,11 @@ class Service:
         vm = self._vm
         vm.events.register(server)
         vm.sessions.register(server)
-        Files(vm.loop, vm.container).register(server)
+        server.deferred("StatPath", StatPathRequest, lambda request, call: self._files().stat(request, call))
+        server.streaming(
+            "CopyOut", CopyOutRequest, lambda request, call: self._files().copy_out(request, call)
+        )
+        server.deferred("CopyIn", CopyInRequest, lambda request, call: self._files().copy_in(request, call))
         server.unary("Hello", HelloRequest, self._hello)
         server.unary("Main", Empty, lambda _: vm.container.state)
         server.deferred("Launch", LaunchRequest, self._launch)
@@ -84,6 +94,12 @@ class Service:
         server.unary("Update", UpdateRequest, self._update)
         server.unary("Diagnostics", Empty, self._diagnostics)
         server.unary("Shutdown", ShutdownRequest, self._shutdown)
+
+    def _files(self) -> Files:
+        # Late: there is `archive` behind it, 30 ms of every boot, for a verb that most VMs never hear.
+        from tether.files import Files
+
+        return Files(self._vm.loop, self._vm.container)
 
     # ---------------------------------------------------------------- life cycle
 

@@ -12,6 +12,7 @@ __all__ = ["send_signal"]
 
 _SIGKILL = 9
 _LAST_SIGNAL = 64
+_LOOKS = 16
 
 
 def send_signal(pid: int, signal: int, scope: SignalRequest.Scope.ValueType, *, whole: Cgroup | None) -> None:
@@ -31,7 +32,8 @@ def send_signal(pid: int, signal: int, scope: SignalRequest.Scope.ValueType, *, 
             return
         targets = whole.pids()
     elif scope == SignalRequest.ALL:
-        targets = _session(pid)
+        _signal_session(pid, signal)
+        return
     elif scope == SignalRequest.GROUP:
         os.killpg(os.getpgid(pid), signal)
         return
@@ -42,13 +44,26 @@ def send_signal(pid: int, signal: int, scope: SignalRequest.Scope.ValueType, *, 
             os.kill(target, signal)
 
 
-def _session(leader: int) -> list[int]:
-    """The processes of an exec: it was made a session leader, its children stay in unless they leave."""
-    found = []
+def _signal_session(leader: int, signal: int) -> None:
+    """Signal every process of an exec: it leads a session, which its children stay in unless they leave."""
+    done: set[int] = set()
+    # A child born while we looked is found by the next look; a process that forks for ever outruns us.
+    for _ in range(_LOOKS):
+        found = _session(leader) - done
+        if not found:
+            return
+        for target in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target, signal)
+        done |= found
+
+
+def _session(leader: int) -> set[int]:
+    found = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()
-                if int(fields[3]) == leader:
-                    found.append(int(name))
+                if int(fields[3]) == leader and fields[0] != "Z":
+                    found.add(int(name))
     return found

@@ -11,7 +11,6 @@ import errno
 import os
 
 from tether import linux
-from tether.copyup import copy_up
 from tether.disks import DiskError, find_disk, mount_disk
 from tether.tether_pb2 import BootConfig, Mount
 from tether.uevents import Uevents
@@ -108,6 +107,8 @@ def _copy_from_image(destination: str, volume: int) -> None:
     finally:
         os.close(root)
     try:
+        from tether.copyup import copy_up  # late: most starts do not copy
+
         copy_up(source, volume)
     finally:
         os.close(source)

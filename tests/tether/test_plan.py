@@ -221,4 +221,4 @@ def test_process_options_are_passed_on() -> None:
     )
     assert (made.cwd, made.user, made.groups) == ("/w", "a:b", ["c"])
     assert (made.tty, made.rows, made.columns) == (True, 3, 4)
-    assert (made.no_new_privileges, made.oom_score_adj, made.seccomp) == (True, -5, False)
+    assert (made.no_new_privileges, made.oom_score_adj, made.seccomp) == (True, -5, b"")
