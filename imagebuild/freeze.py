@@ -50,6 +50,7 @@ def freeze_tether(root: Path, work: Path) -> Path:
     Raises:
         RuntimeError: PyInstaller failed; its last words are in the message.
     """
+    work = work.resolve()  # the census names modules by their whole paths
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     entry = work / "init.py"
