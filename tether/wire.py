@@ -6,6 +6,10 @@ its own), every body proves itself, and a decoder that meets anything else looks
 for the next header that does, one byte further each time: noise costs the frame
 it damaged and nothing else. What a peer can make us hold is one frame.
 
+A header's own check goes once more over the magic. Without that, header and check
+would be data with its CRC, all of which have the same CRC: one header could pass
+for another as the body of a frame that was cut right behind its own.
+
 The same header carries the journal's records under another magic (tether/journal.py).
 
 Invariant: only the standard library is imported here, and little of it. Every
@@ -60,7 +64,7 @@ MORE = 0x02  # REQUEST, RESPONSE: the message continues in the stream's next fra
 MAX_RESCANS = 1024
 
 _HEAD = struct.Struct("<2sBBIII")  # magic, type, flags, stream, body length, CRC of the body
-_HEADER = struct.Struct("<2sBBIIII")  # and the CRC of all that
+_HEADER = struct.Struct("<2sBBIIII")  # and the CRC of all that and the magic
 _CRC = struct.Struct("<I")
 
 
@@ -117,7 +121,7 @@ def encode(
     if size > MAX_BODY:
         raise ValueError(f"a frame's body has at most {MAX_BODY} bytes, not {size}")
     head = _HEAD.pack(magic, type, flags, stream, size, crc32(body, crc32(prefix)))
-    return b"".join((head, _CRC.pack(crc32(head)), prefix, body))
+    return b"".join((head, _CRC.pack(crc32(magic, crc32(head))), prefix, body))
 
 
 def find_frame(
@@ -139,7 +143,7 @@ def find_frame(
         if size - start < HEADER_SIZE:
             return start, None
         _, type, flags, stream, length, body_crc, head_crc = _HEADER.unpack_from(data, start)
-        if length <= MAX_BODY and crc32(data[start : start + HEADER_SIZE - 4]) == head_crc:
+        if length <= MAX_BODY and crc32(magic, crc32(data[start : start + HEADER_SIZE - 4])) == head_crc:
             return start, (type, flags, stream, length, body_crc)
         position = start + 1
 

@@ -57,7 +57,7 @@ class Scanner:
             if (
                 magic != MAGIC
                 or not _TIME.size <= length <= MAX_BODY
-                or crc32(buffer[at : at + HEADER_SIZE - 4]) != header_crc
+                or crc32(MAGIC, crc32(buffer[at : at + HEADER_SIZE - 4])) != header_crc
             ):
                 at = _next_magic(buffer, at + 1)
                 continue
