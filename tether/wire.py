@@ -40,6 +40,7 @@ __all__ = [
     "Frame",
     "Type",
     "encode",
+    "encode_in_place",
     "find_frame",
 ]
 
@@ -114,24 +115,34 @@ def encode(
     stream: int = 0,
     flags: int = 0,
     magic: bytes = MAGIC,
+    most: int = MAX_BODY,
     prefix: bytes = b"",
 ) -> bytes:
-    """One frame. ``prefix`` and ``body`` make its body, together at most MAX_BODY bytes."""
+    """One frame. ``prefix`` and ``body`` make its body, together at most ``most`` bytes."""
     size = len(prefix) + len(body)
-    if size > MAX_BODY:
-        raise ValueError(f"a frame's body has at most {MAX_BODY} bytes, not {size}")
+    if size > most:
+        raise ValueError(f"a frame's body has at most {most} bytes, not {size}")
     head = _HEAD.pack(magic, type, flags, stream, size, crc32(body, crc32(prefix)))
     return b"".join((head, _CRC.pack(crc32(magic, crc32(head))), prefix, body))
 
 
+def encode_in_place(frame: bytearray, size: int, type: int, *, stream: int, flags: int, magic: bytes) -> None:
+    """Make a frame of the ``size`` bytes that lie in ``frame`` behind the room for a header: no copy."""
+    with memoryview(frame) as view:
+        _HEAD.pack_into(
+            frame, 0, magic, type, flags, stream, size, crc32(view[HEADER_SIZE : HEADER_SIZE + size])
+        )
+        _CRC.pack_into(frame, HEADER_SIZE - 4, crc32(magic, crc32(view[: HEADER_SIZE - 4])))
+
+
 def find_frame(
-    data: memoryview, raw: bytes | bytearray | mmap, position: int, magic: bytes
+    data: memoryview, raw: bytes | bytearray | mmap, position: int, magic: bytes, most: int
 ) -> tuple[int, tuple[int, int, int, int, int] | None]:
     """Find the first header that checks at or after ``position``.
 
-    ``data`` is a view of ``raw``. Returns its offset with (type, flags, stream,
-    length, CRC of the body); or, with None, the offset from which there might
-    be one when more bytes have come.
+    ``data`` is a view of ``raw``; ``most`` is the longest body. Returns the header's
+    offset with (type, flags, stream, length, CRC of the body); or, with None, the
+    offset from which there might be one when more bytes have come.
     """
     size = len(raw)
     while True:
@@ -143,7 +154,7 @@ def find_frame(
         if size - start < HEADER_SIZE:
             return start, None
         _, type, flags, stream, length, body_crc, head_crc = _HEADER.unpack_from(data, start)
-        if length <= MAX_BODY and crc32(magic, crc32(data[start : start + HEADER_SIZE - 4])) == head_crc:
+        if length <= most and crc32(magic, crc32(data[start : start + HEADER_SIZE - 4])) == head_crc:
             return start, (type, flags, stream, length, body_crc)
         position = start + 1
 
@@ -154,8 +165,10 @@ class Decoder:
     ``noise`` counts the bytes that belonged to no good frame.
     """
 
-    def __init__(self, magic: bytes = MAGIC) -> None:
+    def __init__(self, magic: bytes = MAGIC, most: int = MAX_BODY) -> None:
+        """``most``: of a body's bytes."""
         self._magic = magic
+        self._most = most
         self._rest = bytearray()
         self._need = HEADER_SIZE  # how long `_rest` must be before looking again is worth it
         self._bad_bodies = 0
@@ -188,7 +201,7 @@ class Decoder:
         size = len(raw)
         with memoryview(raw) as view:
             while True:
-                start, found = find_frame(view, raw, position, self._magic)
+                start, found = find_frame(view, raw, position, self._magic, self._most)
                 self.noise += start - position
                 if found is None:
                     self._need = HEADER_SIZE

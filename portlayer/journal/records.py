@@ -14,8 +14,8 @@ import zlib
 from struct import Struct
 from typing import NamedTuple
 
-from tether.journal import MAGIC, Kind
-from tether.wire import HEADER_SIZE, MAX_BODY, MAX_RESCANS
+from tether.journal import MAGIC, MAX_BODY, Kind
+from tether.wire import HEADER_SIZE, MAX_RESCANS
 
 __all__ = ["HEADER_SIZE", "LONGEST_RECORD", "Entry", "Kind", "Scanner"]
 
