@@ -147,6 +147,7 @@ def test_a_kill_before_each_step(world: World, pair: Pair, direction: str) -> No
         limit = 6 if pair.boots else 1000 if names == ("portlayer",) else 8
         for number in chosen(len(matrix.steps), limit):
             wrong.append(matrix.kill_at(number, names))
+            print(f"{'+'.join(names)} killed at {number}", wrong[-1], flush=True)
     if direction == "undo":
         do(world)
     assert [words for words in wrong if words] == []
