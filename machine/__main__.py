@@ -154,7 +154,10 @@ def delete(
     target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str, force: bool, keep_volumes: bool
 ) -> None:
     places = _places(target, state_dir, run_dir)
-    local.delete(local.find(places, name), places, force=force, keep_volumes=keep_volumes)
+    if local.is_leftover(places, name):
+        local.delete_leftover(places, name)
+    else:
+        local.delete(local.find(places, name), places, force=force, keep_volumes=keep_volumes)
     _say({"name": name, "deleted": True}, as_json, f"{name} deleted")
 
 

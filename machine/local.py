@@ -2,7 +2,7 @@
 
 Create is all or nothing: the configuration file is the durable point and is
 written when everything else is in place; a create that is killed before leaves
-a directory without it, which the next create of that name reports.
+a directory without it, which the next create of that name reports and delete removes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ from machine.supervisor import is_running
 from machine.validate import validate
 from vch import TlsMode, VchConfig
 
-__all__ = ["client_environment", "create", "delete", "docker_get", "find", "start", "stop"]
+__all__ = [
+    "client_environment",
+    "create",
+    "delete",
+    "delete_leftover",
+    "docker_get",
+    "find",
+    "is_leftover",
+    "start",
+    "stop",
+]
 
 READY_SECONDS = 120.0  # recovery of many VMs under emulation takes its time
 PURGE_SECONDS = 300.0
@@ -167,8 +177,9 @@ def delete(config: VchConfig, places: Places, *, force: bool, keep_volumes: bool
         else:
             entry.unlink()
     places.config_file(config.name).unlink()
-    if not any(config.root.iterdir()):
-        config.root.rmdir()
+    for directory in (config.root, places.state, places.run):  # the latter two with the last VCH
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def client_environment(config: VchConfig) -> dict[str, str]:
@@ -210,12 +221,21 @@ def find(places: Places, name: str) -> VchConfig:
     try:
         return places.load(name)
     except NoSuchVch:
-        root = places.root(name)
-        if root.exists():
+        if is_leftover(places, name):
             raise MachineError(
-                f"{root} is left over from a create that did not finish, no VCH: remove that directory"
+                f"{places.root(name)} is left over from a create that did not finish;"
+                f" `vic-machine delete {name}` removes it"
             ) from None
         raise
+
+
+def is_leftover(places: Places, name: str) -> bool:
+    """Whether a create of ``name`` was killed before there was a VCH. Nothing of it runs then."""
+    return places.root(name).exists() and not places.exists(name)
+
+
+def delete_leftover(places: Places, name: str) -> None:
+    shutil.rmtree(places.root(name))
 
 
 def _with_own_guest(config: VchConfig) -> VchConfig:

@@ -22,11 +22,14 @@ if ! docker image inspect busybox >/dev/null 2>&1; then
 fi
 say "docker run --rm busybox uname -a"
 docker run --rm busybox uname -a
+again="" && [[ $vch == mooring ]] || again=" VCH=$vch"
 cat <<END
 
 VCH $vch is up. Use it:
   docker context create $vch --docker host=$DOCKER_HOST
   docker --context $vch run --rm busybox uname -a
 or, in this shell:
-  eval "\$(make -s env)"
+  eval "\$(make -s env$again)"
+Start it at every boot:
+  .venv/bin/vic-machine service $vch
 END

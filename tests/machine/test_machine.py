@@ -206,3 +206,13 @@ def test_of_two_creates_at_once_the_second_is_refused_and_harms_nothing(
     with pytest.raises(VchExists):
         local.create(made, Places(state=tmp_path / "state"), names=["a"], organization="Test")
     assert made.paths.guest.exists()
+
+
+def test_what_a_killed_create_left_is_named_and_deleted(tmp_path: Path) -> None:
+    (tmp_path / "a/guest").mkdir(parents=True)
+    where = ["--state-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    inspected = command("inspect", "a", *where)
+    assert (inspected.returncode, "`vic-machine delete a` removes it" in inspected.stderr) == (1, True)
+    assert command("delete", "a", *where).returncode == 0
+    assert not (tmp_path / "a").exists()
+    assert command("delete", "a", *where).returncode == 3

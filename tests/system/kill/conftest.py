@@ -32,6 +32,7 @@ def world(host: Host, registry: str) -> Iterator[World]:
              f"docker://{registry}/library/two-layers:latest")  # fmt: skip
     for name in ("base", "other"):
         made.client.create_network(name)
+    made.client.create_volume("named")  # one that a container brings stays without it, as in Docker
     create(made, "stopped")
     count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
     client = made.client

@@ -57,15 +57,9 @@ def create_with_volumes(world: World) -> None:
         )  # fmt: skip
 
 
-def remove(world: World, *, volumes: bool = False) -> None:
+def remove(world: World) -> None:
     with done_already(404):
-        world.client.remove_container(SUBJECT, v=volumes, force=True)
-
-
-def remove_with_volumes(world: World) -> None:
-    remove(world, volumes=True)
-    with done_already(404):
-        world.client.remove_volume("named")
+        world.client.remove_container(SUBJECT, v=True, force=True)
 
 
 def rename(old: str, new: str) -> Step:
@@ -146,7 +140,7 @@ def kill(world: World) -> None:
 
 PAIRS = (
     Pair(name="container", do=create, undo=remove),
-    Pair(name="container-and-volumes", do=create_with_volumes, undo=remove_with_volumes, engine=True),
+    Pair(name="container-and-volumes", do=create_with_volumes, undo=remove, engine=True),
     Pair(name="name", do=rename("stopped", "renamed"), undo=rename("renamed", "stopped")),
     Pair(name="policy", do=policy("on-failure"), undo=policy("no")),
     Pair(name="network", do=network_create, undo=network_remove),
