@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 
 from engine.rpc import PortLayer, PortLayerError
@@ -23,6 +24,7 @@ __all__ = ["AnonymousVolumes"]
 logger = logging.getLogger(__name__)
 
 PREFIX = "anonymous/"
+_MADE_UP = re.compile(r"[0-9a-f]{64}")
 
 
 class AnonymousVolumes:
@@ -96,12 +98,21 @@ class AnonymousVolumes:
     async def _remove(self, name: str) -> None:
         """Unless somebody else has come to use it (``--volumes-from``)."""
         try:
-            volume = await self._port.call(self._port.volumes.Get, pb.VolumeRef(name=name), idempotent=True)
-            if volume.anonymous and not volume.users:
+            if await self._is_ours(name):
                 await self._port.call(self._port.volumes.Remove, pb.RemoveVolumeRequest(name=name))
         except PortLayerError as error:
             if error.reason not in (pb.NO_SUCH_VOLUME, pb.VOLUME_IN_USE):
                 raise
+
+    async def _is_ours(self, name: str) -> bool:
+        try:
+            volume = await self._port.call(self._port.volumes.Get, pb.VolumeRef(name=name), idempotent=True)
+        except PortLayerError as error:
+            if error.reason != pb.NO_SUCH_VOLUME:
+                raise
+            # A call of the killed engine may just be making it: its removal waits for that.
+            return _MADE_UP.fullmatch(name) is not None
+        return volume.anonymous and not volume.users
 
     async def _forget(self, container: str) -> None:
         try:
