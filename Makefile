@@ -12,12 +12,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VCH ?= mooring
 GUEST := build/guest
 
-.PHONY: help run env test test-rooms unit soak check generate lock kernel guest bench clean setup stop
+.PHONY: help run env test unit soak check generate lock kernel guest bench clean preflight setup stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-run: guest ## Install what is needed, create a local VCH, run a container as proof
+run: preflight guest ## Install what is needed, create a local VCH, run a container as proof
 	@tools/run.sh "$(VCH)" "$(GUEST)"
 
 env: ## Print the export lines a docker client needs: eval "$(make -s env)"
@@ -25,6 +25,9 @@ env: ## Print the export lines a docker client needs: eval "$(make -s env)"
 
 stop: ## Stop the daemons of the local VCH; containers run on
 	@.venv/bin/vic-machine stop "$(VCH)"
+
+preflight:
+	@tools/preflight.sh
 
 setup: ## Install Debian packages and the virtual environment
 	@tools/setup.sh
@@ -36,18 +39,10 @@ kernel: setup ## Compile our own small kernel (15 CPU minutes, once); later gues
 	@tools/setup.sh --kernel
 	@$(PYTHON) -m imagebuild "$(GUEST)" --compile-kernel
 
-# Tests of single rooms with real VMs, disks and network namespaces. They kill and confine on
-# purpose and want a quiet machine, so they have a command of their own.
-ROOMS := tests/contract tests/system/disks tests/system/network tests/system/test_tether.py tests/system/test_portlayer.py
-
-test: guest ## Run the tests: unit, then the docker CLI against a real VCH with real VMs
+test: guest ## Run the tests: unit, then the rooms and the docker CLI with real VMs
 	@tools/setup.sh --test
 	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 tests
-	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 $(addprefix --ignore=,$(ROOMS)) tests/system
-
-test-rooms: guest ## Run the tests of hypervisor, disks, network, tether and port layer alone
-	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -rR -m "system and not slow" --reruns 2 $(ROOMS)
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 tests/contract tests/system
 
 unit: setup ## Run the unit tests only
 	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 tests
