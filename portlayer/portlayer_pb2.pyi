@@ -1059,6 +1059,28 @@ class DiffReply(_message.Message):
 Global___DiffReply: _TypeAlias = DiffReply  # noqa: Y015
 
 @_typing.final
+class ExportChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    pause: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        pause: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChangesRequest: _TypeAlias = ExportChangesRequest  # noqa: Y015
+
+@_typing.final
 class AttachOpen(_message.Message):
     """---------------------------------------------------------------- interaction
 

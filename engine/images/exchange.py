@@ -41,7 +41,6 @@ def register(router: Router, service: ImageService) -> None:
     router.refuse("GET", "/images/get", f"saving images {_LATER}")
     router.refuse("GET", "/images/{name...}/get", f"saving images {_LATER}")
     router.refuse("POST", "/images/{name...}/push", f"pushing images {_LATER}")
-    router.refuse("POST", "/commit", f"committing a container {_LATER}")
 
 
 class _Exchange:

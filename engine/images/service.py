@@ -14,6 +14,7 @@ from engine.images.catalog import Catalog
 from engine.images.index import ImageIndex, StoredImage
 from engine.images.layers import LayerPool
 from engine.images.load import Loader
+from engine.images.making import Maker
 from engine.images.pull import Puller
 from engine.images.removal import User
 from engine.images.spool import Spool
@@ -57,6 +58,7 @@ class ImageService:
             transfers=Transfers(self.layers, spool),
         )
         self.loader = Loader(self.catalog, self.layers, spool)
+        self.maker = Maker(self.catalog, self.layers, spool)
 
     async def open(self) -> None:
         """Load the index as soon as the port layer answers, then keep house; runs until cancelled."""

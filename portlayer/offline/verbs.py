@@ -10,10 +10,11 @@ from portlayer.offline.changes import compare, pack_changes
 from portlayer.offline.frames import CANCEL, DATA, END, Channel
 from portlayer.offline.programs import run
 from portlayer.offline.session import BUILD, Session
+from portlayer.offline.setupfiles import without_setup_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["VERBS", "Cancelled"]
@@ -146,12 +147,18 @@ def unpack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dic
 
 
 def changes(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The differences between ``lower`` and ``root``: kind, path, zero byte; repeated."""
-    return _download(channel, _listed(compare(session.root("lower"), session.root("root"))))
+    """A container's differences between ``lower`` and ``root``: kind, path, zero byte; repeated."""
+    return _download(channel, _listed(_container_changes(session)))
 
 
 def export_changes(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
-    return _download(channel, pack_changes(session.root("lower"), session.root("root")))
+    """The same as a layer's archive."""
+    entries = _container_changes(session)
+    return _download(channel, pack_changes(session.root("lower"), session.root("root"), entries))
+
+
+def _container_changes(session: Session) -> list[tuple[bytes, bytes]]:
+    return without_setup_files(list(compare(session.root("lower"), session.root("root"))))
 
 
 VERBS: dict[str, Callable[[Session, Channel, dict[str, Any]], dict[str, Any]]] = {
@@ -180,7 +187,7 @@ def _download(channel: Channel, chunks: Iterator[bytes]) -> dict[str, Any]:
     return {}
 
 
-def _listed(entries: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+def _listed(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     buffer = bytearray()
     for kind, path in entries:
         buffer += kind + path + b"\0"
