@@ -1356,7 +1356,7 @@ class LayersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """the layer's own tar (diff against its parent)
+        """the archive it was put with, byte for byte
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

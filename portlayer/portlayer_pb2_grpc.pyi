@@ -382,7 +382,7 @@ class LayersStub:
     Remove: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.LayerRef, _tether_pb2.Empty]
     """LAYER_IN_USE when a child or a container stands on it"""
     Export: _grpc.UnaryStreamMultiCallable[_portlayer_pb2.LayerRef, _portlayer_pb2.CopyOutChunk]
-    """the layer's own tar (diff against its parent)"""
+    """the archive it was put with, byte for byte"""
 
 @_typing.type_check_only
 class LayersAsyncStub(LayersStub):
@@ -393,7 +393,7 @@ class LayersAsyncStub(LayersStub):
     Remove: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.LayerRef, _tether_pb2.Empty]  # type: ignore[assignment]
     """LAYER_IN_USE when a child or a container stands on it"""
     Export: _aio.UnaryStreamMultiCallable[_portlayer_pb2.LayerRef, _portlayer_pb2.CopyOutChunk]  # type: ignore[assignment]
-    """the layer's own tar (diff against its parent)"""
+    """the archive it was put with, byte for byte"""
 
 class LayersServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -431,7 +431,7 @@ class LayersServicer(metaclass=_abc_1.ABCMeta):
         request: _portlayer_pb2.LayerRef,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_portlayer_pb2.CopyOutChunk], _abc.AsyncIterator[_portlayer_pb2.CopyOutChunk]]:
-        """the layer's own tar (diff against its parent)"""
+        """the archive it was put with, byte for byte"""
 
 def add_LayersServicer_to_server(servicer: LayersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
