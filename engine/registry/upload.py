@@ -58,7 +58,8 @@ class RegistryUploader:
         async def ask() -> bool:
             path = f"/v2/{self._path}/blobs/{digest}"
             async with self._site.ask("HEAD", path, scope=self._scope) as response:
-                if response.status_code == httpx.codes.NOT_FOUND:
+                # a refusal has words only where there is a body: the upload that follows gets them
+                if response.status_code in (401, 403, 404):
                     return False
                 await raise_for(response)
                 return True
