@@ -125,6 +125,11 @@ class ContainersStub:
                 request_serializer=portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
                 response_deserializer=portlayer_dot_portlayer__pb2.DiffReply.FromString,
                 _registered_method=True)
+        self.ExportChanges = channel.unary_stream(
+                '/mooring.portlayer.v1.Containers/ExportChanges',
+                request_serializer=portlayer_dot_portlayer__pb2.ExportChangesRequest.SerializeToString,
+                response_deserializer=portlayer_dot_portlayer__pb2.CopyOutChunk.FromString,
+                _registered_method=True)
         self.Diagnostics = channel.unary_unary(
                 '/mooring.portlayer.v1.Containers/Diagnostics',
                 request_serializer=portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
@@ -245,6 +250,13 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportChanges(self, request, context):
+        """the same as a layer's archive
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Diagnostics(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -343,6 +355,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.Diff,
                     request_deserializer=portlayer_dot_portlayer__pb2.ContainerRef.FromString,
                     response_serializer=portlayer_dot_portlayer__pb2.DiffReply.SerializeToString,
+            ),
+            'ExportChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportChanges,
+                    request_deserializer=portlayer_dot_portlayer__pb2.ExportChangesRequest.FromString,
+                    response_serializer=portlayer_dot_portlayer__pb2.CopyOutChunk.SerializeToString,
             ),
             'Diagnostics': grpc.unary_unary_rpc_method_handler(
                     servicer.Diagnostics,
@@ -847,6 +864,33 @@ class Containers:
             _registered_method=True)
 
     @staticmethod
+    def ExportChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/ExportChanges',
+            portlayer_dot_portlayer__pb2.ExportChangesRequest.SerializeToString,
+            portlayer_dot_portlayer__pb2.CopyOutChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Diagnostics(request,
             target,
             options=(),
@@ -1312,7 +1356,7 @@ class LayersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """the layer's own tar (diff against its parent)
+        """the archive it was put with, byte for byte
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
