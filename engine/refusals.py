@@ -40,7 +40,6 @@ _ABSENT = (
     ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
     ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
     ("POST", "/build", "docker build is not supported yet"),
-    ("POST", "/build/prune", "docker builder prune: there is no builder and no build cache"),
     ("POST", "/build/cancel", "docker build is not supported yet"),
     ("POST", "/session", "BuildKit sessions are not supported"),
     ("POST", "/grpc", "BuildKit is not supported"),

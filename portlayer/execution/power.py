@@ -21,7 +21,14 @@ from portlayer.execution.states import Status, require
 from portlayer.execution.supervisor import Supervisor
 from portlayer.hypervisor.base import HypervisorError, InvalidState
 from portlayer.portlayer_pb2 import ContainerEvent, Reason
-from tether.tether_pb2 import Empty, ShutdownRequest, SignalRequest, TimeSetReply, TimeSetRequest
+from tether.tether_pb2 import (
+    Empty,
+    ShutdownRequest,
+    SignalRequest,
+    TimeSetReply,
+    TimeSetRequest,
+    UpdateRequest,
+)
 
 __all__ = ["Power"]
 
@@ -103,7 +110,7 @@ class Power:
             run = self._current(container)
             run.restart_cancelled = True
             await self._mark_manual(container)
-            await self._wake(container)
+            await self._wake_for_signal(container)
             container.move(Status.STOPPING)
         limit = None if timeout < 0 else float(timeout)
         await self._ask_to_end(container, run, signal, limit)
@@ -162,15 +169,12 @@ class Power:
             if await self._cancel_restart(container):
                 return
             require(container.name, "kill", container.status, _RUNS)
-            if container.status is Status.PAUSED and signal != _SIGKILL:
-                require(container.name, f"send signal {signal} to", container.status, (Status.RUNNING,))
             run = self._current(container)
             stop_signal = container.spec.stop_signal
             if signal in (_SIGKILL, stop_signal) or not stop_signal:
                 run.restart_cancelled = True
             await self._mark_manual(container)
-            if signal == _SIGKILL:
-                await self._wake(container)
+            await self._wake_for_signal(container)
         if signal == _SIGKILL:
             await self._kill(container, run)
             return
@@ -228,7 +232,13 @@ class Power:
             run = self._current(container)
             await self._wake(container)
         self._house.announce(container, ContainerEvent.UNPAUSED)
-        await self._set_clock(container, run)
+        await self._catch_up(container, run)
+
+    async def _wake_for_signal(self, container: Container) -> None:
+        """Under the lock: as in Docker, a signal ends a pause."""
+        if container.status is Status.PAUSED:
+            await self._wake(container)
+            self._house.announce(container, ContainerEvent.UNPAUSED)
 
     async def _wake(self, container: Container) -> None:
         """Under the lock: a paused VM runs again.
@@ -244,14 +254,17 @@ class Power:
             raise self._just_ended(container) from error
         container.move(Status.RUNNING)
 
-    async def _set_clock(self, container: Container, run: Run) -> None:
-        """The guest's clock stood still while it was paused."""
+    async def _catch_up(self, container: Container, run: Run) -> None:
+        """While it was paused the guest's clock stood still, and its limits may have been changed."""
         assert run.channel is not None
-        request = TimeSetRequest(time=self._house.clock.now())
+        patience = self._house.timeouts.signal
+        limits = UpdateRequest(resources=container.spec.resources)
         try:
-            await run.channel.call("TimeSet", request, TimeSetReply, timeout=self._house.timeouts.signal)
+            now = TimeSetRequest(time=self._house.clock.now())
+            await run.channel.call("TimeSet", now, TimeSetReply, timeout=patience)
+            await run.channel.call("Update", limits, Empty, timeout=patience)
         except ChannelError as error:
-            log.warning("container %s: its clock was not set: %s", container.id[:12], error)
+            log.warning("container %s: clock or limits were not set: %s", container.id[:12], error)
 
     # -- shared
     async def end(self, container: Container) -> None:
