@@ -383,7 +383,7 @@ class LogConfig(_message.Message):
     MAX_FILES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
-    """"journal" (json-file, local), "none", "syslog" """
+    """"journal" (json-file, local), "none", "syslog" (the journal, and each line sent on)"""
     max_size: _builtins.int
     """bytes before rotation; 0 = unlimited"""
     max_files: _builtins.int

@@ -69,6 +69,7 @@ class Recovery:
         for container in containers:
             try:
                 await self._resume(container)
+                self._power.supervisor.forwarder.begin(container)  # what is left of one that has ended, too
             except (PortLayerError, HypervisorError, OSError):
                 log.exception("container %s could not be recovered fully", container.id[:12])
         log.info("recovered %d containers", len(containers))

@@ -82,6 +82,7 @@ class Starter:
         house = self._house
         network, hypervisor = house.rooms.network, house.rooms.hypervisor
         before = container.record
+        await self._supervisor.forwarder.check(container)
         claims = undo.enter_context(ExitStack())
         record = replace(before, spec=claim(house, container, claims))
         container.record = record

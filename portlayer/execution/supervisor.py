@@ -19,6 +19,7 @@ from typing import Any
 
 from portlayer.channel import ChannelClosed, ChannelError
 from portlayer.execution.container import Container, Run
+from portlayer.execution.forward import Forwarder
 from portlayer.execution.house import House
 from portlayer.execution.record import JournalMark
 from portlayer.execution.settle import Settler
@@ -42,6 +43,7 @@ class Supervisor:
     def __init__(self, house: House, settler: Settler) -> None:
         self._house = house
         self._settler = settler
+        self.forwarder = Forwarder(house)
         self._dispatcher: asyncio.Task[None] | None = None
         self.restart: Callable[[Container, float], None] = lambda _container, _delay: None
 
@@ -66,6 +68,7 @@ class Supervisor:
             self._supervise(container, run), name=f"container {container.id[:12]}"
         )
         run.supervisor.add_done_callback(_complain)
+        self.forwarder.begin(container)
 
     # -- power events
     async def _dispatch(self, events: AsyncIterator[VmEvent]) -> None:
