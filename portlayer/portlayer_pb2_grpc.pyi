@@ -109,6 +109,11 @@ class ContainersStub:
     WatchStats: _grpc.UnaryStreamMultiCallable[_portlayer_pb2.ContainerStatsRequest, _tether_pb2.Stats]
     Size: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.ContainerSizeReply]
     Diff: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.DiffReply]
+    Checkpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]
+    """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+    Checkpoints: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.CheckpointList]
+    RemoveCheckpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]
+    StartFromCheckpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _portlayer_pb2.ContainerState]
     Diagnostics: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _tether_pb2.DiagnosticsReply]
 
 @_typing.type_check_only
@@ -134,6 +139,11 @@ class ContainersAsyncStub(ContainersStub):
     WatchStats: _aio.UnaryStreamMultiCallable[_portlayer_pb2.ContainerStatsRequest, _tether_pb2.Stats]  # type: ignore[assignment]
     Size: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.ContainerSizeReply]  # type: ignore[assignment]
     Diff: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.DiffReply]  # type: ignore[assignment]
+    Checkpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]  # type: ignore[assignment]
+    """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+    Checkpoints: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.CheckpointList]  # type: ignore[assignment]
+    RemoveCheckpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]  # type: ignore[assignment]
+    StartFromCheckpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _portlayer_pb2.ContainerState]  # type: ignore[assignment]
     Diagnostics: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _tether_pb2.DiagnosticsReply]  # type: ignore[assignment]
 
 class ContainersServicer(metaclass=_abc_1.ABCMeta):
@@ -264,6 +274,35 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         request: _portlayer_pb2.ContainerRef,
         context: _ServicerContext,
     ) -> _typing.Union[_portlayer_pb2.DiffReply, _abc.Awaitable[_portlayer_pb2.DiffReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Checkpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tether_pb2.Empty, _abc.Awaitable[_tether_pb2.Empty]]:
+        """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+
+    @_abc_1.abstractmethod
+    def Checkpoints(
+        self,
+        request: _portlayer_pb2.ContainerRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_portlayer_pb2.CheckpointList, _abc.Awaitable[_portlayer_pb2.CheckpointList]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveCheckpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tether_pb2.Empty, _abc.Awaitable[_tether_pb2.Empty]]: ...
+
+    @_abc_1.abstractmethod
+    def StartFromCheckpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_portlayer_pb2.ContainerState, _abc.Awaitable[_portlayer_pb2.ContainerState]]: ...
 
     @_abc_1.abstractmethod
     def Diagnostics(

@@ -87,7 +87,7 @@ def _describe(
         "NoProxy": "",
         "Name": found.vch,
         "Labels": [],
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": True,
         "ServerVersion": product.VERSION,
         "Runtimes": {"mooring": {"path": found.hypervisor}},
         "DefaultRuntime": "mooring",

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from portlayer.channel import ChannelError
 from portlayer.errors import PortLayerError
+from portlayer.execution.checkpoint import Checkpoints, catch_up
 from portlayer.execution.container import Container, Run
 from portlayer.execution.guest import guest_error
 from portlayer.execution.house import House
@@ -21,14 +22,7 @@ from portlayer.execution.states import Status, require
 from portlayer.execution.supervisor import Supervisor
 from portlayer.hypervisor.base import HypervisorError, InvalidState
 from portlayer.portlayer_pb2 import ContainerEvent, Reason
-from tether.tether_pb2 import (
-    Empty,
-    ShutdownRequest,
-    SignalRequest,
-    TimeSetReply,
-    TimeSetRequest,
-    UpdateRequest,
-)
+from tether.tether_pb2 import Empty, ShutdownRequest, SignalRequest
 
 __all__ = ["Power"]
 
@@ -46,17 +40,20 @@ class Power:
         self.supervisor = Supervisor(house, self._settler)
         self.supervisor.restart = self._restart_later
         self._starter = Starter(house, self.supervisor)
+        self.checkpoints = Checkpoints(house)
 
     # -- start
-    async def start(self, container: Container) -> None:
-        """Returns when the process runs (it may have ended already).
+    async def start(self, container: Container, *, checkpoint: str | None = None) -> None:
+        """Returns when the process runs (it may have ended already), from ``checkpoint`` on if there is one.
 
         Raises:
             PortLayerError: LAUNCH_FAILED with the guest's words, GUEST_LOST when it stayed silent.
         """
         async with container.lock:
             require(container.name, "start", container.status, (Status.CREATED, Status.EXITED))
-            run = await self._starter.launch(container, automatic=False)
+            if checkpoint is not None:
+                await self.checkpoints.require(container, checkpoint)
+            run = await self._starter.launch(container, automatic=False, checkpoint=checkpoint)
         await asyncio.shield(run.started)
 
     async def start_automatically(
@@ -232,7 +229,7 @@ class Power:
             run = self._current(container)
             await self._wake(container)
         self._house.announce(container, ContainerEvent.UNPAUSED)
-        await self._catch_up(container, run)
+        await catch_up(self._house, container, run)
 
     async def _wake_for_signal(self, container: Container) -> None:
         """Under the lock: as in Docker, a signal ends a pause."""
@@ -253,18 +250,6 @@ class Power:
         except InvalidState as error:
             raise self._just_ended(container) from error
         container.move(Status.RUNNING)
-
-    async def _catch_up(self, container: Container, run: Run) -> None:
-        """While it was paused the guest's clock stood still, and its limits may have been changed."""
-        assert run.channel is not None
-        patience = self._house.timeouts.signal
-        limits = UpdateRequest(resources=container.spec.resources)
-        try:
-            now = TimeSetRequest(time=self._house.clock.now())
-            await run.channel.call("TimeSet", now, TimeSetReply, timeout=patience)
-            await run.channel.call("Update", limits, Empty, timeout=patience)
-        except ChannelError as error:
-            log.warning("container %s: clock or limits were not set: %s", container.id[:12], error)
 
     # -- shared
     async def end(self, container: Container) -> None:

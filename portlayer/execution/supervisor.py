@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from portlayer.channel import ChannelClosed, ChannelError
+from portlayer.execution.checkpoint import catch_up
 from portlayer.execution.container import Container, Run
 from portlayer.execution.forward import Forwarder
 from portlayer.execution.house import House
@@ -168,6 +169,9 @@ class Supervisor:
         try:
             hello = await run.channel.ready()
             self.main(container, run, hello.main)
+            if container.record.state.restored:
+                await catch_up(self._house, container, run)
+                return
             now = self._house.clock.now()
             request = TimeSetRequest(time=now)
             await run.channel.call("TimeSet", request, TimeSetReply, timeout=self._house.timeouts.call)

@@ -68,12 +68,10 @@ async def test_stop_has_a_signal_since_1_42(api: Api, host: FakeHost) -> None:
         assert process.signals == [expected]
 
 
-async def test_start_refuses_bodies_and_checkpoints(api: Api) -> None:
+async def test_start_refuses_bodies(api: Api) -> None:
     container = await api.create()
     reply = await api("POST", f"/containers/{container}/start", {"Memory": 1})
     assert (reply.status, "was deprecated since API v1.22" in reply.message) == (400, True)
-    reply = await api("POST", f"/containers/{container}/start?checkpoint=x")
-    assert (reply.status, reply.message) == (501, "checkpoints are not supported")
 
 
 async def test_command_that_cannot_run_is_the_clients_mistake(api: Api, host: FakeHost) -> None:
