@@ -6,6 +6,7 @@ from engine import product, refusals
 from engine.containers import (
     attach,
     changes,
+    checkpoints,
     create,
     files,
     inspect,
@@ -31,7 +32,7 @@ __all__ = ["build_application"]
 
 HEADERS = (
     ("Api-Version", version_text(LATEST)),
-    ("Docker-Experimental", "false"),
+    ("Docker-Experimental", "true"),  # the docker CLI wants it before it offers checkpoints
     ("Ostype", "linux"),
     ("Server", f"{product.NAME}/{product.VERSION} (linux)"),
 )
@@ -49,6 +50,7 @@ def build_application(engine: Engine) -> Application:
         create,
         inspect,
         lifecycle,
+        checkpoints,
         removal,
         waiting,
         changes,

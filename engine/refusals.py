@@ -40,7 +40,6 @@ _ABSENT = (
     ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
     ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
     ("POST", "/build", "docker build is not supported yet"),
-    ("POST", "/build/prune", "docker builder prune: there is no builder and no build cache"),
     ("POST", "/build/cancel", "docker build is not supported yet"),
     ("POST", "/session", "BuildKit sessions are not supported"),
     ("POST", "/grpc", "BuildKit is not supported"),
@@ -50,8 +49,6 @@ _ABSENT = (
     ("GET", "/plugins/{name...}", "plugins are not supported"),
     ("POST", "/plugins/{name...}", "plugins are not supported"),
     ("DELETE", "/plugins/{name...}", "plugins are not supported"),
-    ("GET POST", "/containers/{name}/checkpoints", "checkpoints are not supported"),
-    ("DELETE", "/containers/{name}/checkpoints/{id}", "checkpoints are not supported"),
     ("POST", "/containers/{name}/copy", "docker cp through /copy ended with API 1.20: use /archive"),
     ("GET", "/debug/{rest...}", "debug endpoints are not supported"),
 )

@@ -116,6 +116,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """names what is not supported"""
     IS_DIRECTORY_CONFLICT: _Reason.ValueType  # 25
     REMOVAL_IN_PROGRESS: _Reason.ValueType  # 26
+    NO_SUCH_CHECKPOINT: _Reason.ValueType  # 27
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
 
@@ -152,6 +153,7 @@ NOT_SUPPORTED: Reason.ValueType  # 24
 """names what is not supported"""
 IS_DIRECTORY_CONFLICT: Reason.ValueType  # 25
 REMOVAL_IN_PROGRESS: Reason.ValueType  # 26
+NO_SUCH_CHECKPOINT: Reason.ValueType  # 27
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
@@ -383,7 +385,7 @@ class LogConfig(_message.Message):
     MAX_FILES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
-    """"journal" (json-file, local), "none", "syslog" """
+    """"journal" (json-file, local), "none", "syslog" (the journal, and each line sent on)"""
     max_size: _builtins.int
     """bytes before rotation; 0 = unlimited"""
     max_files: _builtins.int
@@ -978,6 +980,51 @@ class ContainerStatsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContainerStatsRequest: _TypeAlias = ContainerStatsRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LEAVE_RUNNING_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    name: _builtins.str
+    leave_running: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        leave_running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "leave_running", b"leave_running", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointRequest: _TypeAlias = CheckpointRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointList: _TypeAlias = CheckpointList  # noqa: Y015
 
 @_typing.final
 class ContainerSizeReply(_message.Message):
