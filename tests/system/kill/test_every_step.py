@@ -78,12 +78,13 @@ class Matrix:
         )
         doing = threading.Thread(target=self._try)
         doing.start()
-        eventually(lambda: world.dead(victims[-1]) or not doing.is_alive(), "the step is reached")
-        died = [name for name in victims if world.dead(name)]
+        eventually(lambda: world.steps.reached() or not doing.is_alive(), "the step is reached")
+        if world.steps.reached():
+            for name in victims:
+                world.reap(name)
+            world.steps.disarm()
+            world.start(*victims)
         world.steps.disarm()
-        for name in died:
-            world.reap(name)
-        world.start(*died)
         doing.join(60)
         world.wait_ready()
         try:
