@@ -116,6 +116,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """names what is not supported"""
     IS_DIRECTORY_CONFLICT: _Reason.ValueType  # 25
     REMOVAL_IN_PROGRESS: _Reason.ValueType  # 26
+    NO_SUCH_CHECKPOINT: _Reason.ValueType  # 27
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
 
@@ -152,6 +153,7 @@ NOT_SUPPORTED: Reason.ValueType  # 24
 """names what is not supported"""
 IS_DIRECTORY_CONFLICT: Reason.ValueType  # 25
 REMOVAL_IN_PROGRESS: Reason.ValueType  # 26
+NO_SUCH_CHECKPOINT: Reason.ValueType  # 27
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
@@ -383,7 +385,7 @@ class LogConfig(_message.Message):
     MAX_FILES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
-    """"journal" (json-file, local), "none", "syslog" """
+    """"journal" (json-file, local), "none", "syslog" (the journal, and each line sent on)"""
     max_size: _builtins.int
     """bytes before rotation; 0 = unlimited"""
     max_files: _builtins.int
@@ -980,6 +982,51 @@ class ContainerStatsRequest(_message.Message):
 Global___ContainerStatsRequest: _TypeAlias = ContainerStatsRequest  # noqa: Y015
 
 @_typing.final
+class CheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LEAVE_RUNNING_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    name: _builtins.str
+    leave_running: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        leave_running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "leave_running", b"leave_running", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointRequest: _TypeAlias = CheckpointRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointList: _TypeAlias = CheckpointList  # noqa: Y015
+
+@_typing.final
 class ContainerSizeReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1057,6 +1104,28 @@ class DiffReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiffReply: _TypeAlias = DiffReply  # noqa: Y015
+
+@_typing.final
+class ExportChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    pause: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        pause: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChangesRequest: _TypeAlias = ExportChangesRequest  # noqa: Y015
 
 @_typing.final
 class AttachOpen(_message.Message):
@@ -1505,6 +1574,7 @@ class Layer(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     EMPTY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_SIZE_FIELD_NUMBER: _builtins.int
     chain_id: _builtins.str
     parent: _builtins.str
     diff_id: _builtins.str
@@ -1514,6 +1584,8 @@ class Layer(_message.Message):
     path: _builtins.str
     empty: _builtins.bool
     """shares its parent's disk"""
+    archive_size: _builtins.int
+    """bytes that Export gives"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -1527,10 +1599,11 @@ class Layer(_message.Message):
         path: _builtins.str = ...,
         empty: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        archive_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "diff_id", b"diff_id", "disk_bytes", b"disk_bytes", "empty", b"empty", "labels", b"labels", "parent", b"parent", "path", b"path", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_size", b"archive_size", "chain_id", b"chain_id", "diff_id", b"diff_id", "disk_bytes", b"disk_bytes", "empty", b"empty", "labels", b"labels", "parent", b"parent", "path", b"path", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.catalog import ImageRecord
-from engine.containers import mounts, names, networking, translation
+from engine.containers import logtag, mounts, names, networking, translation
 from engine.containers.config import CreateRequest
 from engine.containers.document import Document
 from engine.containers.hostconfig import HostConfig
@@ -89,6 +89,14 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
         hosts=networking.extra_hosts(host, networks, endpoints[0].network if endpoints else ""),
         resolver=networking.resolver(host),
     )
+    if tag := spec.log.options.get("tag"):
+        spec.log.options["tag"] = logtag.expand(
+            tag,
+            container=container,
+            image=wanted.Image,
+            image_id=image.id,
+            command=" ".join(spec.process.argv),
+        )
     host.NetworkMode = "none" if config.NetworkDisabled else networking.mode_of(host)
     # An anonymous volume has its name before it is there: whoever finds it without us knows whose it was.
     volumes = [(item, item.volume or secrets.token_hex(32)) for item in plan.volumes]

@@ -14,7 +14,10 @@ from engine.images.catalog import Catalog
 from engine.images.index import ImageIndex, StoredImage
 from engine.images.layers import LayerPool
 from engine.images.load import Loader
+from engine.images.making import Maker
+from engine.images.provenance import Provenance
 from engine.images.pull import Puller
+from engine.images.push import Pusher
 from engine.images.removal import User
 from engine.images.spool import Spool
 from engine.images.transfer import Transfers
@@ -47,7 +50,8 @@ class ImageService:
         self.port = port
         self.events = events
         self.layers = LayerPool(port)
-        self.catalog = Catalog(port, self.layers)
+        provenance = Provenance(port)
+        self.catalog = Catalog(port, self.layers, provenance)
         spool = Spool(config.paths.spool, _SPOOL_LIMIT)
         self.transport = Transport(f"{product.NAME.lower()}/{product.VERSION}")
         self.puller = Puller(
@@ -56,8 +60,17 @@ class ImageService:
             catalog=self.catalog,
             layers=self.layers,
             transfers=Transfers(self.layers, spool),
+            provenance=provenance,
+        )
+        self.pusher = Pusher(
+            transport=self.transport,
+            sources=self.puller.sources,
+            catalog=self.catalog,
+            layers=self.layers,
+            provenance=provenance,
         )
         self.loader = Loader(self.catalog, self.layers, spool)
+        self.maker = Maker(self.catalog, self.layers, spool)
 
     async def open(self) -> None:
         """Load the index as soon as the port layer answers, then keep house; runs until cancelled."""

@@ -21,7 +21,7 @@ _HIGHEST_SIGNAL = 64
 _MOST_PORTS = 4096
 _MOST_WORDS = 65536
 _LARGEST_SPEC = 3 << 20
-_DRIVERS = ("", "journal", "none")
+_DRIVERS = ("", "journal", "none", "syslog")
 
 # May change while the VM runs; everything else needs a stopped container.
 _LIVE_FIELDS = frozenset({"name", "metadata", "endpoints", "restart"})
@@ -56,7 +56,10 @@ def check_spec(spec: ContainerSpec, capabilities: Capabilities) -> None:
     _check_endpoints(spec, capabilities)
     _check_numbers(spec)
     if spec.log.driver not in _DRIVERS:
-        _refuse(f"log driver {spec.log.driver!r} is not supported: use journal or none", Reason.NOT_SUPPORTED)
+        _refuse(
+            f"log driver {spec.log.driver!r} is not supported: use journal, syslog or none",
+            Reason.NOT_SUPPORTED,
+        )
 
 
 def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:

@@ -428,10 +428,6 @@ async def test_a_look_at_a_registry(api: Api, registry: FakeRegistry) -> None:
     ("method", "path", "words"),
     [
         ("GET", "/images/search?term=x", "searching registries"),
-        ("GET", "/images/get?names=x", "saving images"),
-        ("GET", "/images/a/b/get", "saving images"),
-        ("POST", "/images/a/b/push", "pushing images"),
-        ("POST", "/commit?container=x", "committing a container"),
     ],
 )
 async def test_what_is_not_there_yet_is_refused_by_name(api: Api, method: str, path: str, words: str) -> None:

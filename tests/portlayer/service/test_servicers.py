@@ -94,6 +94,7 @@ class FakeImageStore:
             parent="",
             diff_id="d",
             size=len(self.layers[chain]),
+            archive_size=len(self.layers[chain]),
             disk_bytes=1,
             path=Path("/layers") / chain[7:],
             empty=False,
