@@ -24,6 +24,7 @@ env: ## Print the export lines a docker client needs: eval "$(make -s env)"
 	@tools/env.sh "$(VCH)"
 
 stop: ## Stop the daemons of the local VCH; containers run on
+	@[[ -x .venv/bin/vic-machine ]] || { echo "stop: nothing is installed here yet: make run" >&2; exit 1; }
 	@.venv/bin/vic-machine stop "$(VCH)"
 
 preflight:

@@ -41,6 +41,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Remove every ``--rm`` container that has run and ended, and what a killed engine left half done."""
+        self._start(self._engine.images.tidy())
         try:
             await self._engine.anonymous.sweep()
             containers = await self._engine.containers.list()

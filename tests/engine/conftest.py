@@ -54,6 +54,9 @@ class Images:
     async def list(self) -> list[ImageRecord]:
         return list(self.records.values())
 
+    async def tidy(self) -> None:
+        """Nothing is ever left half done here."""
+
 
 @dataclass
 class Reply:

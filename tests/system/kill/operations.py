@@ -24,6 +24,7 @@ class Pair:
     undo: Step
     boots: bool = False  # a VM: seconds, not milliseconds
     engine: bool = False  # made of several calls of the engine to the port layer
+    names: bool = False  # an image and its names: between the two it is there without
 
 
 @contextlib.contextmanager
@@ -112,6 +113,8 @@ def load(world: World) -> None:
 def image_remove(world: World) -> None:
     with done_already(404):
         world.client.remove_image("two-layers")
+    for image in world.client.images(filters={"dangling": True}, quiet=True):
+        world.client.remove_image(image)
 
 
 def pull(world: World) -> None:
@@ -146,8 +149,8 @@ PAIRS = (
     Pair(name="network", do=network_create, undo=network_remove),
     Pair(name="endpoint", do=connect("stopped"), undo=disconnect("stopped")),
     Pair(name="volume", do=lambda world: world.client.create_volume("volume"), undo=volume_remove),
-    Pair(name="archive", do=load, undo=image_remove, engine=True),
-    Pair(name="image", do=pull, undo=image_remove, engine=True),
+    Pair(name="archive", do=load, undo=image_remove, engine=True, names=True),
+    Pair(name="image", do=pull, undo=image_remove, engine=True, names=True),
     Pair(name="tag", do=lambda world: world.client.tag("busybox", "another", "name"), undo=untag),
     Pair(name="nic", do=connect("bystander"), undo=disconnect("bystander"), boots=True),
     Pair(name="power", do=start, undo=kill, boots=True),

@@ -53,6 +53,11 @@ class Steps:
         self._trace_start = self.trace.stat().st_size
         _LAYOUT.pack_into(self._memory, 0, 0, target, other, ourselves)
 
+    def reached(self) -> bool:
+        """Whether the step to kill at has come: then the victims are dying."""
+        count, target, _, _ = _LAYOUT.unpack_from(self._memory)
+        return bool(count >= target > 0)
+
     def disarm(self) -> list[str]:
         """The steps since :meth:`arm`; nothing is killed from here on."""
         _LAYOUT.pack_into(self._memory, 0, 0, 0, 0, 0)

@@ -42,8 +42,9 @@ def bystander(world: World) -> dict[str, Any]:
 class Matrix:
     """One operation, from a world in the state ``before`` it."""
 
-    def __init__(self, world: World, do: Step, undo: Step) -> None:
+    def __init__(self, world: World, do: Step, undo: Step, *, names: bool = False) -> None:
         self.world = world
+        self.names = names
         self.do = do
         self.undo = undo
         self.before = look(world)
@@ -78,17 +79,19 @@ class Matrix:
         )
         doing = threading.Thread(target=self._try)
         doing.start()
-        eventually(lambda: world.dead(victims[-1]) or not doing.is_alive(), "the step is reached")
-        died = [name for name in victims if world.dead(name)]
+        eventually(lambda: world.steps.reached() or not doing.is_alive(), "the step is reached")
+        if world.steps.reached():
+            for name in victims:
+                world.reap(name)
+            world.steps.disarm()
+            world.start(*victims)
         world.steps.disarm()
-        for name in died:
-            world.reap(name)
-        world.start(*died)
         doing.join(60)
         world.wait_ready()
         try:
-            state = self._expect(f"{what}: it is as before or as after", self.before, self.after)
-            if state == self.before:
+            what_is = f"{what}: it is as before or as after"
+            state = self._expect(what_is, self.before, self.after, halfway=self.names)
+            if state != self.after:
                 self.do(world)
                 self._expect(f"{what}: a second try succeeds", self.after)
             self.undo(world)
@@ -118,6 +121,15 @@ class Matrix:
         return found
 
 
+def _without_names(found: Look, legal: tuple[Look, ...]) -> bool:
+    """The image is whole and has not all of its names yet (or no longer), as Docker leaves it, too."""
+    whole = max(legal, key=lambda one: len(one[0]["images"]))
+    seen, left = found
+    same_images = set(seen["images"].values()) == set(whole[0]["images"].values())
+    rest = all(one[0][key] == seen[key] for one in legal for key in seen if key != "images")
+    return same_images and rest and {**left, "kv": 0} == {**whole[1], "kv": 0} and not left["kv"][1]
+
+
 def _difference(wanted: Look, found: Look) -> str:
     """Only the parts that differ."""
     lines = []
@@ -139,7 +151,7 @@ def test_a_kill_before_each_step(world: World, pair: Pair, direction: str) -> No
     do, undo = (pair.do, pair.undo) if direction == "do" else (pair.undo, pair.do)
     if direction == "undo":
         undo(world)
-    matrix = Matrix(world, do, undo)
+    matrix = Matrix(world, do, undo, names=pair.names)
     print("\n".join(matrix.steps))
     wrong = []
     victims = VICTIMS if pair.engine else {"portlayer": ("portlayer",)}
