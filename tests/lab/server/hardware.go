@@ -86,7 +86,7 @@ func diskDevice(d *types.VirtualDisk, uuids bool) arguments {
 	if uuids {
 		serial := strings.ToLower(strings.ReplaceAll(d.Backing.(*types.VirtualDiskFlatVer2BackingInfo).Uuid, "-", ""))
 		device["serial"] = serial
-		if wwn, err := strconv.ParseUint(serial[:16], 16, 64); err == nil {
+		if wwn, err := strconv.ParseUint(fmt.Sprintf("%.16s", serial), 16, 64); err == nil {
 			device["wwn"] = wwn
 		}
 	}
