@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.contract.namespace import private_network
 from tests.lab.guest import write_guest
 from tests.lab.process import ROOT, LabProcess
 from tests.lab.vcenter import VCenter
@@ -44,9 +45,25 @@ def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def links() -> set[str]:
-    """Interfaces that a lab makes and that are there now."""
-    return {name for name in os.listdir("/sys/class/net") if name.startswith("lab")}
+    """Interfaces that a lab makes and that are there now, in this thread's network."""
+    shown = subprocess.run(["ip", "-j", "link"], check=True, capture_output=True)
+    return {link["ifname"] for link in json.loads(shown.stdout) if link["ifname"].startswith("lab")}
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+@pytest.fixture(scope="module")
+def booting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
+    """A lab that boots guests. It and this thread are in a network namespace of their own."""
+    with private_network():
+        process = LabProcess(tmp_path_factory.mktemp("lab"))
+        yield process
+        process.close()
+        assert links() == set()
+
+
+@pytest.fixture(scope="module")
+def host(booting: LabProcess, guest_iso: Path) -> Iterator[VCenter]:
+    (booting.datastore / "iso").mkdir()
+    (booting.datastore / "iso/guest.iso").write_bytes(guest_iso.read_bytes())
+    client = VCenter(booting)
+    yield client
+    client.close()

@@ -175,7 +175,7 @@ func guestNICs(vm *simulator.VirtualMachine) []types.GuestNicInfo {
 		if d, ok := device.(types.BaseVirtualEthernetCard); ok {
 			card := d.GetVirtualEthernetCard()
 			info := types.GuestNicInfo{MacAddress: card.MacAddress, DeviceConfigId: card.Key, Connected: card.Connectable.Connected}
-			if network := networkOf(vm, card); network != nil {
+			if network := networkOf(card); network != nil {
 				info.Network = networkName(*network)
 			}
 			all = append(all, info)
