@@ -237,7 +237,7 @@ def test_a_server_port_is_listened_on_and_the_guest_powers_itself_off(host: VCen
 
 def test_what_qemu_refuses_is_the_tasks_fault(host: VCenter) -> None:
     vm = host.create("broken", cdrom("[LocalDS_0] iso/none.iso"))
-    with pytest.raises(vim.fault.GenericVmConfigFault, match="none.iso"):
+    with pytest.raises(vim.fault.GenericVmConfigFault, match=r"none\.iso"):
         host.power_on(vm)
     assert host.read(vm, "runtime.powerState") == "poweredOff"
     host.destroy(vm)
