@@ -42,15 +42,16 @@ ROOMS := tests/contract tests/system/disks tests/system/network tests/system/tes
 
 test: guest ## Run the tests: unit, then the docker CLI against a real VCH with real VMs
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
 	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(addprefix --ignore=,$(ROOMS)) tests/system
+	@$(MAKE) --no-print-directory test-lab
 
 test-rooms: guest ## Run the tests of hypervisor, disks, network, tether and port layer alone
 	@tools/setup.sh --test
 	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(ROOMS)
 
 unit: setup ## Run the unit tests only
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
 
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
@@ -62,7 +63,7 @@ lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=
 
 test-lab: guest ## Run the tests of the vSphere lab
 	@tools/setup.sh --lab
-	@$(PYTHON) -m pytest -q -m "not slow" tests/lab
+	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 tests/lab
 
 check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/ruff check .

@@ -100,7 +100,7 @@ func diskDevice(d *types.VirtualDisk, uuids bool) arguments {
 }
 
 func (b *launch) nic(card *types.VirtualEthernetCard) error {
-	tap, err := b.lab.openTap(networkKey(card.Backing))
+	tap, err := b.lab.openTap(card.Backing)
 	if err != nil {
 		return err
 	}
