@@ -39,7 +39,7 @@ type Lab struct {
 	disks    diskIdentities
 	spawner  *spawner
 	networks networks
-	states   hostStates
+	fullness fullness
 }
 
 func newLab(o options) (*Lab, error) {
