@@ -31,7 +31,8 @@ __all__ = ["Boot", "LaunchFiles", "build", "kernel_arguments", "process_name"]
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # QEMU's own; it knows how to start a kernel and nothing else: a tenth of a boot less than a BIOS.
 FIRMWARE = "qboot.rom"
-# QEMU's default reserves 1 GiB per VM and fills 200 MB of it. A start makes 66 MiB; one more than fits is all made anew.
+# QEMU's default reserves 1 GiB per VM and fills 200 MB of it. A start makes 66 MiB; when one more does not
+# fit, all are made anew.
 TRANSLATION_CACHE_MIB = 80
 
 
