@@ -43,9 +43,31 @@ def mount_all(config: BootConfig) -> None:
     try:
         mount_disk(find_disk(config.root, uevents), ROOT, uevents, read_only=False)
         for number, mount in enumerate(config.mounts):
-            _mount_volume(number, mount, uevents)
+            if mount.share:
+                _mount_share(number, mount)
+            else:
+                _mount_volume(number, mount, uevents)
     finally:
         uevents.close()
+
+
+def _mount_share(number: int, mount: Mount) -> None:
+    """A path of the host. A file is shared in a directory of its own; its name there is the subpath."""
+    target, place = f"{_BASE}/volume/{number}", f"{_BASE}/content/{number}"
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    linux.mount(mount.share, target, "virtiofs", linux.MS_RDONLY if mount.read_only else 0)
+    source = target
+    if mount.subpath:
+        source = f"{target}/{mount.subpath}"
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    else:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    tree = linux.open_tree(source)
+    try:
+        linux.move_mount(tree, place)
+    finally:
+        os.close(tree)
 
 
 def _mount_volume(number: int, mount: Mount, uevents: Uevents) -> None:

@@ -171,6 +171,15 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
             )
             for mount in lender.spec.mounts
         ]
+        result += [
+            mounts.MountPlan(
+                destination=mount.destination,
+                host_path=mount.path,
+                create_path=mount.create,
+                read_only=mount.read_only if read_only is None else read_only,
+            )
+            for mount in lender.spec.host_mounts
+        ]
     return result
 
 
@@ -178,6 +187,16 @@ async def _realise(
     engine: Engine, item: mounts.MountPlan, spec: pb.ContainerSpec, made: list[str]
 ) -> dict[str, Any]:
     """Make sure the volume is there, add the mount to ``spec``, and return how inspect shows it."""
+    if item.host_path:
+        spec.host_mounts.append(
+            pb.HostMount(
+                path=item.host_path,
+                destination=item.destination,
+                read_only=item.read_only,
+                create=item.create_path,
+            )
+        )
+        return mounts.shown(item)
     volume: pb.Volume | None = None
     if item.volume:
         try:

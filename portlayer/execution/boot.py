@@ -46,7 +46,13 @@ def read_only_volumes(mounts: Sequence[VolumeMount]) -> dict[str, bool]:
 
 
 def boot_config(
-    container: str, spec: ContainerSpec, disks: Sequence[Disk], network: GuestNetwork, *, operation: str
+    container: str,
+    spec: ContainerSpec,
+    disks: Sequence[Disk],
+    network: GuestNetwork,
+    *,
+    shared: Sequence[Mount] = (),
+    operation: str,
 ) -> bytes:
     """A serialized ``BootConfig``.
 
@@ -64,7 +70,7 @@ def boot_config(
         resources=spec.resources,
         root=DiskAddress(serial=ROOT_DISK),
         read_only_root=spec.read_only_root,
-        mounts=[_mount(mount, read_only) for mount in spec.mounts],
+        mounts=[*(_mount(mount, read_only) for mount in spec.mounts), *shared],
         tmpfs=spec.tmpfs,
         shm_size=spec.shm_size,
         sysctls=spec.sysctls,

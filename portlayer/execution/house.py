@@ -18,6 +18,7 @@ from portlayer.errors import PortLayerError
 from portlayer.execution.boot import ROOT_DISK, read_only_volumes, volume_disk_id
 from portlayer.execution.container import Container
 from portlayer.execution.events import EventHub
+from portlayer.execution.hostpaths import HostPaths
 from portlayer.execution.record import Record
 from portlayer.execution.registry import Registry
 from portlayer.execution.rooms import Rooms
@@ -71,6 +72,10 @@ class House:
     _operations: set[asyncio.Task[Any]] = field(default_factory=set)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
+    @property
+    def shares(self) -> HostPaths:
+        return HostPaths(self.config.shared_paths)
+
     async def save(self, container: Container, record: Record, **hardware: Any) -> None:
         """Make ``record`` (and changed hardware of the VM) durable, then current.
 
@@ -114,6 +119,7 @@ class House:
             PortLayerError: NO_SUCH_VOLUME
         """
         self.registry.check_volumes_stay(container, spec.mounts)
+        self.shares.check(spec)
         for mount in spec.mounts:
             self.rooms.volumes.get(mount.volume)
 

@@ -144,6 +144,13 @@ def _free_volumes(
     house: House, container: Container, path: bytes, stack: AsyncExitStack
 ) -> list[tuple[Path, str, bool]]:
     registry = house.registry
+    for shared in container.spec.host_mounts:
+        if _below(path, shared.destination):
+            raise PortLayerError(
+                Reason.NOT_SUPPORTED,
+                f"{shared.destination} of container {container.name} is a path of the host: "
+                "files are copied there while the container runs, or on the host",
+            )
     volumes: list[tuple[Path, str, bool]] = []
     for name, read_only in read_only_volumes(container.spec.mounts).items():
         user = registry.volume_conflict(container, name, read_only=False)

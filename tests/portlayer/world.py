@@ -647,6 +647,7 @@ CAPABILITIES = Capabilities(
     hot_add_disk=True,
     max_disks=8,
     max_nics=4,
+    max_shares=4,
 )
 
 
