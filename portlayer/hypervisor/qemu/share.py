@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from portlayer.hypervisor.base import HypervisorError, Share
-from portlayer.hypervisor.qemu import sharer
 from portlayer.hypervisor.qemu.process import ENVIRONMENT
 from portlayer.hypervisor.qemu.runtime import RunDirectory
+from portlayer.hypervisor.qemu.sharer import SCRIPT
 
 __all__ = ["VIRTIOFSD", "offer"]
 
@@ -43,7 +43,7 @@ def offer(share: Share, run: RunDirectory) -> int:
         client.connect(listener.getsockname())  # it waits in the queue: when we die here, virtiofsd ends
         number = listener.fileno()
         command = [
-            *(sys.executable, "-I", "-S", sharer.__file__),
+            *(sys.executable, "-I", "-S", str(SCRIPT)),
             *(str(share.path), str(place), "ro" if share.read_only else "rw"),
             *(str(VIRTIOFSD), f"--fd={number}", "-o", f"source={place}"),
             *("-o", "xattr", "-o", "cache=auto", "-o", "announce_submounts"),
