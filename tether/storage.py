@@ -43,7 +43,7 @@ def mount_all(config: BootConfig) -> None:
     try:
         mount_disk(find_disk(config.root, uevents), ROOT, uevents, read_only=False)
         for number, mount in enumerate(config.mounts):
-            if mount.share:
+            if mount.share and not mount.volume:
                 _mount_share(number, mount)
             else:
                 _mount_volume(number, mount, uevents)
@@ -72,7 +72,11 @@ def _mount_share(number: int, mount: Mount) -> None:
 
 def _mount_volume(number: int, mount: Mount, uevents: Uevents) -> None:
     target = f"{_BASE}/volume/{number}"
-    mount_disk(find_disk(mount.disk, uevents), target, uevents, read_only=mount.read_only)
+    if mount.share:
+        os.makedirs(target, mode=0o700, exist_ok=True)
+        linux.mount(mount.share, target, "virtiofs", linux.MS_RDONLY if mount.read_only else 0)
+    else:
+        mount_disk(find_disk(mount.disk, uevents), target, uevents, read_only=mount.read_only)
     volume = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if mount.copy_up and not mount.read_only and not mount.subpath:

@@ -8,12 +8,12 @@ are dockerd's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from portlayer.errors import PortLayerError
 from portlayer.hypervisor.base import Share
-from portlayer.portlayer_pb2 import ContainerSpec, HostMount, Reason
+from portlayer.portlayer_pb2 import HostMount, Reason
 from tether.tether_pb2 import Mount
 
 __all__ = ["FILE", "HostPaths"]
@@ -25,19 +25,19 @@ class HostPaths:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
 
-    def check(self, spec: ContainerSpec) -> None:
+    def check(self, mounts: Iterable[HostMount]) -> None:
         """
         Raises:
             PortLayerError: a path is not shared, or not there and not to be made.
         """
-        for mount in spec.host_mounts:
+        for mount in mounts:
             self._resolve(mount)
 
-    def of(self, spec: ContainerSpec) -> tuple[list[Share], list[Mount]]:
+    def of(self, wanted: Iterable[HostMount]) -> tuple[list[Share], list[Mount]]:
         """For a start: what the VM shares (each path once), and the guest's mounts. Makes directories."""
         shares: dict[str, Share] = {}
         mounts = []
-        for mount in spec.host_mounts:
+        for mount in wanted:
             path = self._resolve(mount)
             if mount.create and not path.exists():
                 path.mkdir(mode=0o755, parents=True)

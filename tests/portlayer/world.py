@@ -840,6 +840,9 @@ class FakeDisks:
 @dataclass(frozen=True)
 class FakeVolume:
     path: Path
+    shared: bool = False
+    device: str = ""
+    device_read_only: bool = False
 
 
 class FakeVolumes:

@@ -61,3 +61,24 @@ def test_refusals(docker: Docker, place: Path) -> None:
     for path in ("/etc", f"{place}/out"):
         refused = docker("create", "--volume", f"{path}:/x", "busybox", check=False)
         assert f"bind mount of host path {path} is not allowed" in refused.stderr
+
+
+def test_a_shared_volume_is_in_several_running_containers(docker: Docker, place: Path) -> None:
+    docker("volume", "create", "--opt", "Shared=true", "commons")
+    docker("volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", f"device={place}", "named")
+    both = ("--volume", "commons:/etc", "--volume", "named:/d")
+    script = "echo hi > /etc/note; echo there > /d/note; sleep 1000"
+    docker("run", "--detach", "--name", "first", *both, "busybox", "sh", "-c", script)
+    eventually((place / "note").exists, "it has written")
+    reading = ("--mount", "type=volume,source=commons,target=/x,readonly", "--volume", "named:/y:ro")
+    read = "cat /x/note /y/note; head -n 1 /x/passwd; touch /x/new /y/new"
+    second = docker("run", "--rm", *reading, "busybox", "sh", "-c", read, check=False)
+    assert second.stdout.split() == ["hi", "there", "root:x:0:0:root:/root:/bin/sh"]
+    assert second.stderr.count("Read-only file system") == 2
+    data = Path(docker.out("volume", "inspect", "--format", "{{.Mountpoint}}", "commons"))
+    assert (data / "note").read_text() == "hi\n"
+    assert docker.out("volume", "inspect", "--format", "{{.Mountpoint}}", "named") == str(place)
+    docker("rm", "--force", "first")
+    docker("volume", "rm", "commons", "named")
+    assert not data.exists()
+    assert (place / "note").exists(), "what is not ours stays"
