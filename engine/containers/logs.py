@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 
 from engine.containers import status
 from engine.containers.document import Document
+from engine.containers.lasting import follow_logs
 from engine.containers.multiplex import frame, stream_type
 from engine.context import Engine
 from engine.http import BadRequest, Conflict, InternalError, Request, Response, Router, streamed
@@ -59,7 +60,11 @@ def register(router: Router, engine: Engine) -> None:
             timestamps=query.flag("timestamps"),
             details=_details(document, dict(spec.log.options)) if query.flag("details") else "",
         )
-        records = engine.port.stream(engine.port.interaction.Logs, wanted)
+        records = (
+            follow_logs(engine.port, wanted)
+            if wanted.follow
+            else engine.port.stream(engine.port.interaction.Logs, wanted)
+        )
         try:
             first = await anext(records, None) if not wanted.follow else None
         except BaseException:

@@ -312,7 +312,9 @@ async def test_attach_exec_logs_and_files(world: World, stubs: Stubs) -> None:
     while bytes(guest.stdin) != b"typed":
         await guest.news.wait()
     guest.output(b"shown")
-    assert (await attached.read()).data == b"shown"
+    while (chunk := await attached.read()).stream == OutputChunk.STDIN_ACK:
+        pass
+    assert chunk.data == b"shown"
     executed = stubs.interaction.Exec()
     await executed.write(
         InputChunk(exec=ExecOpen(id=ID, exec_id="e1", process=Process(argv=["x"]), detach=True))
