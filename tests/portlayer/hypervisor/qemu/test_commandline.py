@@ -187,7 +187,9 @@ def test_kvm_uses_the_hosts_processor_and_its_own_clock() -> None:
     assert options(arguments, "-accel") == ["kvm"]
     assert options(arguments, "-cpu") == ["host"]
     words = kernel_arguments(boot, vcpus=1).split()
-    assert not {"nokaslr", "noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(words)
+    assert not {"nokaslr", "noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(
+        words
+    )
     assert "tsc_early_khz" not in kernel_arguments(boot, vcpus=1)
 
 
