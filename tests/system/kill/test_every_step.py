@@ -106,18 +106,18 @@ class Matrix:
         with contextlib.suppress(*CUT_SHORT):
             self.do(self.world)
 
-    def _expect(self, what: str, *legal: Look) -> Look:
-        found: Look | None = None
+    def _expect(self, what: str, *legal: Look, halfway: bool = False) -> Look:
+        """Wait until the world is one of ``legal``; what it is."""
+        found = look(self.world)
 
         def complaint() -> str:
             nonlocal found
             found = look(self.world)
-            return (
-                "" if found in legal else f"{what}: " + " | ".join(_difference(one, found) for one in legal)
-            )
+            if found in legal or (halfway and _without_names(found, legal)):
+                return ""
+            return f"{what}: " + " | ".join(_difference(one, found) for one in legal)
 
         self.world.settled(complaint)
-        assert found is not None
         return found
 
 
