@@ -9,7 +9,6 @@ running the operation once (:mod:`tests.system.kill.steps`).
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import Any
 
@@ -26,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-VICTIMS = {"portlayer": ("portlayer",), "engine": ("engine",), "both": ("portlayer", "engine")}
+VICTIMS = (("portlayer",), ("engine",), ("portlayer", "engine"))
 Look = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -140,26 +139,40 @@ def _difference(wanted: Look, found: Look) -> str:
 
 def chosen(count: int, limit: int) -> list[int]:
     """All steps, or ``limit`` of them evenly spread, the last one included."""
-    if count <= limit or os.environ.get("MOORING_KILL_ALL"):
+    if count <= limit:
         return list(range(1, count + 1))
     return sorted({count - index * count // limit for index in range(limit)})
 
 
-@pytest.mark.parametrize("direction", ["do", "undo"])
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+DIRECTIONS = pytest.mark.parametrize("direction", ["do", "undo"])
+EACH_PAIR = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+
+
+@DIRECTIONS
+@EACH_PAIR
+def test_a_kill_before_a_step(world: World, pair: Pair, direction: str) -> None:
+    """A sample where there are many steps, so that it ends in minutes."""
+    kills(world, pair, direction, portlayer=2 if pair.boots else 12, engine=3)
+
+
+@pytest.mark.slow
+@DIRECTIONS
+@EACH_PAIR
 def test_a_kill_before_each_step(world: World, pair: Pair, direction: str) -> None:
+    kills(world, pair, direction, portlayer=1000, engine=1000)
+
+
+def kills(world: World, pair: Pair, direction: str, *, portlayer: int, engine: int) -> None:
     do, undo = (pair.do, pair.undo) if direction == "do" else (pair.undo, pair.do)
     if direction == "undo":
         undo(world)
     matrix = Matrix(world, do, undo, names=pair.names)
     print("\n".join(matrix.steps))
     wrong = []
-    victims = VICTIMS if pair.engine else {"portlayer": ("portlayer",)}
-    for names in victims.values():
-        limit = 6 if pair.boots else 1000 if names == ("portlayer",) else 8
-        for number in chosen(len(matrix.steps), limit):
-            wrong.append(matrix.kill_at(number, names))
-            print(f"{'+'.join(names)} killed at {number}", wrong[-1], flush=True)
+    for victims in VICTIMS if pair.engine else VICTIMS[:1]:
+        for number in chosen(len(matrix.steps), portlayer if victims == ("portlayer",) else engine):
+            wrong.append(matrix.kill_at(number, victims))
+            print(f"{'+'.join(victims)} killed at {number}", wrong[-1], flush=True)
     if direction == "undo":
         do(world)
     assert [words for words in wrong if words] == []

@@ -21,6 +21,7 @@ from typing import Any
 import docker
 import docker.errors
 import requests.exceptions
+import urllib3.exceptions
 
 from tests.system.harness import GUEST, ROOT, Host, eventually, footprint
 from tests.system.kill.steps import Steps
@@ -29,7 +30,7 @@ from vch.config import Defaults, Guest, Registry, Tls, TlsMode, VchConfig
 __all__ = ["World"]
 
 #: What a client gets when a daemon dies under its call.
-CUT_SHORT = (docker.errors.APIError, requests.exceptions.RequestException)
+CUT_SHORT = (docker.errors.APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
