@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VCH ?= mooring
 GUEST := build/guest
 
-.PHONY: help run env test unit soak check generate lock kernel guest bench clean preflight setup stop
+.PHONY: help run env test test-lab unit soak check generate lock kernel guest lab bench clean preflight setup stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,15 +42,24 @@ kernel: setup ## Compile our own small kernel (15 CPU minutes, once); later gues
 
 test: guest ## Run the tests: unit, then the rooms and the docker CLI with real VMs
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 tests/contract tests/system
+	@$(MAKE) --no-print-directory test-lab
 
 unit: setup ## Run the unit tests only
-	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
 
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
 	@$(PYTHON) -m pytest -q -m slow tests
+
+lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=false …" are its options
+	@tools/setup.sh --lab
+	@"$$(tools/lab.sh)" $(LAB)
+
+test-lab: guest ## Run the tests of the vSphere lab
+	@tools/setup.sh --lab
+	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 tests/lab
 
 check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/ruff check .

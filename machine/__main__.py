@@ -61,6 +61,10 @@ def cli() -> None: ...
 @click.option("--bridge-network-range", default="", help="subnets of bridge networks; default: a free /16")
 @click.option("--bridge-network-width", type=int, default=24, show_default=True)
 @click.option("--dns-server", multiple=True, help="upstream DNS server; default: the host's")
+@click.option(
+    "--share-path", multiple=True, help="PATH that clients may mount into containers (docker run -v)"
+)
+@click.option("--host-access", is_flag=True, help="containers may use the host's services (host-gateway)")
 @click.option("--volume-store", multiple=True, help="PATH:LABEL; label `default` serves anonymous volumes")
 @click.option("--memory", type=int, default=0, help="limit in MiB over all running container VMs")
 @click.option("--cpu", type=int, default=0, help="limit of virtual CPUs over all running container VMs")
@@ -205,6 +209,8 @@ def _config(places: Places, name: str, options: dict[str, Any]) -> VchConfig:
         bridge_range=options["bridge_network_range"] or free_bridge_range(others, _host_routes()),
         bridge_width=options["bridge_network_width"],
         dns=tuple(_addresses("--dns-server", options["dns_server"])),
+        host_access=options["host_access"],
+        shared_paths=tuple(Path(word) for word in options["share_path"]),
         volume_stores=_volume_stores(options["volume_store"]) or {"default": root / "volumes" / "default"},
         docker_group=options["docker_group"],
         tls=_tls(options, root, others),

@@ -191,6 +191,37 @@ class VolumeMount(_message.Message):
 Global___VolumeMount: _TypeAlias = VolumeMount  # noqa: Y015
 
 @_typing.final
+class HostMount(_message.Message):
+    """A path of the host, shared with the guest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    destination: _builtins.str
+    read_only: _builtins.bool
+    create: _builtins.bool
+    """make a directory when nothing is there (docker run -v)"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+        create: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "destination", b"destination", "path", b"path", "read_only", b"read_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostMount: _TypeAlias = HostMount  # noqa: Y015
+
+@_typing.final
 class Endpoint(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -456,6 +487,7 @@ class ContainerSpec(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
+    HOST_MOUNTS_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """unique in the VCH"""
@@ -506,6 +538,8 @@ class ContainerSpec(_message.Message):
     def restart(self) -> Global___RestartPolicy: ...
     @_builtins.property
     def log(self) -> Global___LogConfig: ...
+    @_builtins.property
+    def host_mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostMount]: ...
     def __init__(
         self,
         *,
@@ -534,11 +568,12 @@ class ContainerSpec(_message.Message):
         log: Global___LogConfig | None = ...,
         stop_signal: _builtins.int = ...,
         stop_timeout: _builtins.int = ...,
+        host_mounts: _abc.Iterable[Global___HostMount] | None = ...,
         ephemeral: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "log", b"log", "process", b"process", "resolver", b"resolver", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "host_mounts", b"host_mounts", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

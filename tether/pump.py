@@ -24,7 +24,7 @@ from typing import Protocol
 
 from tether.loop import Loop, Timer
 
-__all__ = ["CHUNK", "Pump", "Sink"]
+__all__ = ["CHUNK", "Pump", "Sink", "widen"]
 
 CHUNK = 32 * 1024 - 128  # what a sink for the channel reads: with every header, one 32 KiB write on its way
 _TURNS = 4  # reads before others on the loop get a turn: 5 ms under TCG
@@ -67,7 +67,7 @@ class Pump:
         self._rest: int | None = None  # bytes to take before closing, once the linger is over
         self._timer: Timer | None = None
         os.set_blocking(fd, False)
-        _widen(fd)
+        widen(fd)
         self._watch()
 
     def finish(self) -> None:
@@ -153,8 +153,8 @@ class Pump:
         self._on_end()
 
 
-def _widen(fd: int) -> None:
-    """A larger pipe means fewer changes between the workload and us; refusals are fine."""
+def widen(fd: int) -> None:
+    """A larger pipe means fewer changes between a process and us; refusals are fine."""
     try:
         fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_SIZE)
     except OSError:

@@ -100,7 +100,7 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
     host.NetworkMode = "none" if config.NetworkDisabled else networking.mode_of(host)
     # An anonymous volume has its name before it is there: whoever finds it without us knows whose it was.
     volumes = [(item, item.volume or secrets.token_hex(32)) for item in plan.volumes]
-    anonymous = [name for item, name in volumes if not item.volume]
+    anonymous = [name for item, name in volumes if not item.volume and not item.host_path]
     async with engine.anonymous.of(container, anonymous):
         shown = [await _realise(engine, item, volume, spec) for item, volume in volumes]
         document = Document(
@@ -167,6 +167,15 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
             )
             for mount in lender.spec.mounts
         ]
+        result += [
+            mounts.MountPlan(
+                destination=mount.destination,
+                host_path=mount.path,
+                create_path=mount.create,
+                read_only=mount.read_only if read_only is None else read_only,
+            )
+            for mount in lender.spec.host_mounts
+        ]
     return result
 
 
@@ -174,6 +183,16 @@ async def _realise(
     engine: Engine, item: mounts.MountPlan, name: str, spec: pb.ContainerSpec
 ) -> dict[str, Any]:
     """Make sure the volume ``name`` is there, add the mount to ``spec``, and return how inspect shows it."""
+    if item.host_path:
+        spec.host_mounts.append(
+            pb.HostMount(
+                path=item.host_path,
+                destination=item.destination,
+                read_only=item.read_only,
+                create=item.create_path,
+            )
+        )
+        return mounts.shown(item)
     volume: pb.Volume | None = None
     if item.volume:
         try:

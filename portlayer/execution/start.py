@@ -47,7 +47,7 @@ class Starter:
         """
         house = self._house
         size = house.registry.sizing.guest_size(container.spec.resources)
-        house.registry.check_volumes_free(container)
+        house.registry.check_volumes_free(container, house.disk_volumes(container.spec))
         house.registry.check_running_limits(container, size)
         before = container.record
         run = Run(previous=container.status)
@@ -95,11 +95,13 @@ class Starter:
         nics = [Nic(id=nic.tap, mac=nic.mac, network=nic.bridge, mtu=nic.mtu) for nic in plugged]
         interfaces, resolver = network.interfaces(attachment)
         disks = house.vm_disks(container)
+        shares, shared = await asyncio.to_thread(house.guest_shares, record.spec)
         boot = boot_config(
             container.id,
             record.spec,
             disks,
             GuestNetwork(interfaces=interfaces, resolver=resolver),
+            shared=shared,
             operation=current_operation(),
         )
         await self._trim_journal(container)
@@ -122,6 +124,7 @@ class Starter:
             replace(record, intent=Intent.RUNNING),
             disks=disks,
             nics=nics,
+            shares=shares,
             boot_config=boot,
             vcpus=guest.vcpus,
             memory_mib=guest.memory_mib,

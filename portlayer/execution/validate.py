@@ -63,7 +63,9 @@ def check_spec(spec: ContainerSpec, capabilities: Capabilities) -> None:
 
 
 def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:
-    destinations = [mount.destination for mount in spec.mounts] + [t.destination for t in spec.tmpfs]
+    destinations = [mount.destination for mount in spec.mounts]
+    destinations += [mount.destination for mount in spec.host_mounts]
+    destinations += [mount.destination for mount in spec.tmpfs]
     for destination in destinations:
         if not destination.startswith("/") or "\0" in destination:
             _refuse(f"invalid mount destination {destination[:80]!r}: it must be an absolute path")
@@ -73,6 +75,14 @@ def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:
             _refuse(f"the mount at {mount.destination} names no volume")
         if mount.subpath.startswith("/") or ".." in mount.subpath.split("/"):
             _refuse(f"invalid volume subpath {mount.subpath[:80]!r}: it must lie inside the volume")
+    if spec.host_mounts and not capabilities.max_shares:
+        _refuse(
+            f"bind mount of host path {spec.host_mounts[0].path[:200]} is not supported: "
+            "container VMs of this virtual container host do not see the host's file system; use a volume",
+            Reason.NOT_SUPPORTED,
+        )
+    if len(spec.host_mounts) > capabilities.max_shares:
+        _refuse(f"a VM has at most {capabilities.max_shares} mounts of host paths", Reason.LIMIT_EXCEEDED)
     volumes = {mount.volume for mount in spec.mounts}
     if len(volumes) + 1 > capabilities.max_disks:
         _refuse(

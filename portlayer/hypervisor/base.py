@@ -31,6 +31,7 @@ __all__ = [
     "NoSuchVm",
     "NotSupported",
     "PowerState",
+    "Share",
     "VmConfig",
     "VmEvent",
     "VmEventKind",
@@ -88,6 +89,15 @@ class Nic:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """A directory or file of the host that the guest mounts by ``tag`` (a file is the one called "file")."""
+
+    tag: str
+    path: Path  # free of links
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class VmConfig:
     """One VM's hardware and its persisted documents.
 
@@ -102,6 +112,7 @@ class VmConfig:
     memory_mib: int = 512
     disks: Sequence[Disk] = ()
     nics: Sequence[Nic] = ()
+    shares: Sequence[Share] = ()
     boot_config: bytes = b""
     extra: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -139,6 +150,7 @@ class Capabilities:
     hot_add_disk: bool
     max_disks: int
     max_nics: int
+    max_shares: int = 0  # 0: host paths cannot be shared
 
 
 class Hypervisor(Protocol):

@@ -94,6 +94,6 @@ def _facts(info: VolumeInfo) -> Volume:
         labels=info.labels,
         options=info.options,
         anonymous=info.anonymous,
-        path=str(info.path),
+        path=info.mountpoint,
         metadata=info.metadata,
     )

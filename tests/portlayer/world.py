@@ -656,6 +656,7 @@ CAPABILITIES = Capabilities(
     hot_add_disk=True,
     max_disks=8,
     max_nics=4,
+    max_shares=4,
 )
 
 
@@ -861,6 +862,9 @@ class FakeDisks:
 @dataclass(frozen=True)
 class FakeVolume:
     path: Path
+    shared: bool = False
+    device: str = ""
+    device_read_only: bool = False
 
 
 class FakeVolumes:

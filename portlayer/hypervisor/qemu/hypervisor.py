@@ -24,7 +24,7 @@ from portlayer.hypervisor.base import (
     VmEvent,
     VmInfo,
 )
-from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, check_config
+from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, MAX_SHARES, check_config
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.machine import Machine
 from portlayer.hypervisor.qemu.runtime import RunDirectory, tail
@@ -94,6 +94,7 @@ class QemuHypervisor:
             hot_add_disk=True,
             max_disks=MAX_DISKS[host.profile],
             max_nics=MAX_NICS[host.profile],
+            max_shares=MAX_SHARES,
         )
 
     # -- life cycle

@@ -19,6 +19,7 @@ from portlayer.hypervisor.qemu.memory import Migration, restore
 from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
 from portlayer.hypervisor.qemu.process import QemuProcess, spawn
 from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
+from portlayer.hypervisor.qemu.share import offer
 from portlayer.hypervisor.qemu.store import VmDirectory
 from portlayer.hypervisor.qemu.tap import open_tap
 
@@ -93,6 +94,7 @@ async def _spawn(
         monitor = ours.enter_context(run.listen(run.monitor)).fileno()
         channel = ours.enter_context(run.listen(run.channel)).fileno()
         taps = {nic.id: owned(open_tap(nic.id)) for nic in config.nics}
+        shares = {share.tag: owned(await asyncio.to_thread(offer, share, run)) for share in config.shares}
         arguments = build(
             host.boot(accelerator),
             config,
@@ -103,6 +105,7 @@ async def _spawn(
                 journal=directory.journal,
                 console=directory.console,
                 taps=taps,
+                shares=shares,
                 incoming=incoming,
             ),
         )
@@ -110,7 +113,7 @@ async def _spawn(
             spawn,
             arguments,
             credentials=host.credentials,
-            descriptors=[lock, monitor, channel, *taps.values()],
+            descriptors=[lock, monitor, channel, *taps.values(), *shares.values()],
             output=owned(run.open_log()),
         )
         process = QemuProcess(pid)
