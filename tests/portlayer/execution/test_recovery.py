@@ -19,7 +19,8 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     WaitRequest,
 )
-from tests.portlayer.world import NETWORK, World, always
+from tests.portlayer.fakes.network import NETWORK
+from tests.portlayer.world import World, always
 from tether.journal import Kind
 from tether.tether_pb2 import Event, HealthCheck, HealthEvent, MainState
 
