@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -327,3 +328,19 @@ async def test_a_container_that_was_never_started_is_not_started(world: World) -
     await again(world)
     world.execution.start_policies()
     assert not world.execution.house._background
+
+
+@pytest.mark.parametrize("cut_short", ["connect", "disconnect"])
+async def test_a_change_of_networks_that_was_cut_short_is_taken_back(world: World, cut_short: str) -> None:
+    """Killed between the VM's NIC and the record: the record is the truth, for the VM and for its guest."""
+    await world.running(ID)
+    await world.crash()
+    vm = world.vm(ID)
+    (nic,) = vm.config.nics
+    stray = replace(nic, id="mtstray", mac="02:00:00:00:00:99")
+    vm.config = replace(vm.config, nics=[nic, stray] if cut_short == "connect" else [])
+    await world.boot()
+    while list(world.vm(ID).config.nics) != [nic]:
+        await asyncio.sleep(0)
+    (told,) = world.guest(ID).network_sets
+    assert [interface.mac for interface in told.interfaces] == [nic.mac]

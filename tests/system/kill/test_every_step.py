@@ -35,6 +35,7 @@ def look(world: World) -> Look:
 
 def bystander(world: World) -> dict[str, Any]:
     inspected = world.client.inspect_container("bystander")
+    inspected["NetworkSettings"]["Networks"].pop("other", None)  # which one operation plugs it into
     return {key: inspected[key] for key in ("Id", "State", "NetworkSettings", "RestartCount")}
 
 
