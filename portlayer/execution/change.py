@@ -172,13 +172,14 @@ class Changer:
             if container.status is not Status.RUNNING or container.vm is None:
                 return  # a start makes the NICs anew
             plugged = await house.rooms.network.plug(container.attachment(running=True))
-            have = {nic.id for nic in container.vm.config.nics}
+            known = {nic.id for nic in container.vm.config.nics}
+            have = known if container.vm.plugged_nics is None else container.vm.plugged_nics
             want = {n.tap: Nic(id=n.tap, mac=n.mac, network=n.bridge, mtu=n.mtu) for n in plugged}
+            for name in (known | have) - want.keys():
+                await hypervisor.remove_nic(container.id, name)
             for name in want.keys() - have:
                 await hypervisor.add_nic(container.id, want[name])
             await self._network_set(container, container.record)
-            for name in have - want.keys():
-                await hypervisor.remove_nic(container.id, name)
             await house.refresh(container)
             await house.save(container, container.record, nics=list(want.values()))
         log.info("container %s: a change of its networks that was cut short is taken back", container.id[:12])

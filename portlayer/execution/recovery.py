@@ -134,8 +134,7 @@ class Recovery:
         if vm.power is PowerState.SUSPENDED and container.status is Status.RUNNING:
             container.move(Status.PAUSED)
         self._power.supervisor.watch_over(container, run)
-        wanted = [e.assigned_mac for e in container.spec.endpoints if e.assigned_mac]
-        if sorted(nic.mac for nic in vm.config.nics) != sorted(wanted):
+        if not _nics_are_as_recorded(container, vm):
             task = asyncio.create_task(
                 self._changer.settle_nics(container), name=f"NICs of {container.id[:12]}"
             )
@@ -170,6 +169,12 @@ class Recovery:
             self._settler.begun(container, run, opened)
         async with container.lock:
             await self._settler.settle(container, run)
+
+
+def _nics_are_as_recorded(container: Container, vm: VmInfo) -> bool:
+    wanted = sorted(e.assigned_mac for e in container.spec.endpoints if e.assigned_mac)
+    known = {nic.id for nic in vm.config.nics}
+    return sorted(nic.mac for nic in vm.config.nics) == wanted and vm.plugged_nics in (None, known)
 
 
 def _status(record: Record, vm: VmInfo) -> Status:

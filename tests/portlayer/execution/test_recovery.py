@@ -330,17 +330,31 @@ async def test_a_container_that_was_never_started_is_not_started(world: World) -
     assert not world.execution.house._background
 
 
-@pytest.mark.parametrize("cut_short", ["connect", "disconnect"])
-async def test_a_change_of_networks_that_was_cut_short_is_taken_back(world: World, cut_short: str) -> None:
-    """Killed between the VM's NIC and the record: the record is the truth, for the VM and for its guest."""
+@pytest.mark.parametrize("plugged", [["kept", "stray"], []], ids=["connect", "disconnect"])
+@pytest.mark.parametrize("known", [["kept", "stray"], ["kept"], []], ids=" and ".join)
+async def test_a_change_of_networks_that_was_cut_short_is_taken_back(
+    world: World, plugged: list[str], known: list[str]
+) -> None:
+    """Killed between the hot-plug, the VM's configuration and the record: the record is the truth."""
     await world.running(ID)
     await world.crash()
     vm = world.vm(ID)
     (nic,) = vm.config.nics
-    stray = replace(nic, id="mtstray", mac="02:00:00:00:00:99")
-    vm.config = replace(vm.config, nics=[nic, stray] if cut_short == "connect" else [])
+    nics = {"kept": nic, "stray": replace(nic, id="mtstray", mac="02:00:00:00:00:99")}
+    vm.config = replace(vm.config, nics=[nics[name] for name in known])
+    vm.plugged_nics = {nics[name].id for name in plugged}
     await world.boot()
-    while list(world.vm(ID).config.nics) != [nic]:
+    while not world.guest(ID).network_sets or world.execution.get(ID).lock.locked():
         await asyncio.sleep(0)
+    assert list(vm.config.nics) == [nic]
+    assert vm.plugged_nics == {nic.id}
     (told,) = world.guest(ID).network_sets
     assert [interface.mac for interface in told.interfaces] == [nic.mac]
+
+
+async def test_a_running_container_whose_nics_are_right_is_left_alone(world: World) -> None:
+    await world.running(ID)
+    await again(world)
+    await world.execution.stop(StopRequest(id=ID, timeout=1))
+    assert "hypervisor.add_nic" not in world.faults.calls
+    assert "hypervisor.remove_nic" not in world.faults.calls

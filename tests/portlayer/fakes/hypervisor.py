@@ -36,10 +36,12 @@ class FakeVm:
     guest: FakeGuest | None = None
     console: bytes = b""
     snapshots: set[str] = field(default_factory=set)
+    plugged_nics: set[str] = field(default_factory=set)
 
     def info(self) -> VmInfo:
         pid = 4242 if self.power is not PowerState.OFF else 0
-        return VmInfo(config=self.config, version=self.version, power=self.power, pid=pid)
+        nics = frozenset(self.plugged_nics) if pid else None
+        return VmInfo(config=self.config, version=self.version, power=self.power, pid=pid, plugged_nics=nics)
 
     def off(self, detail: str) -> None:
         if self.power is not PowerState.OFF:
@@ -94,6 +96,7 @@ class FakeHypervisor:
         if machine.power is not PowerState.OFF:
             raise InvalidState(f"{vm} is on")
         machine.power = PowerState.ON
+        machine.plugged_nics = {nic.id for nic in machine.config.nics}
         machine.guest = FakeGuest(machine, self.host)
         self.emit(VmEvent(id=vm, kind=VmEventKind.POWERED_ON))
         if snapshot is None:
@@ -166,13 +169,16 @@ class FakeHypervisor:
     async def add_nic(self, vm: str, nic: Nic) -> None:
         self.host.faults("hypervisor.add_nic")
         machine = self._vm(vm)
-        machine.config = replace(machine.config, nics=[*machine.config.nics, nic])
+        nics = [known for known in machine.config.nics if known.id != nic.id]
+        machine.config = replace(machine.config, nics=[*nics, nic])
+        machine.plugged_nics.add(nic.id)
         machine.version += 1
 
     async def remove_nic(self, vm: str, nic_id: str) -> None:
         self.host.faults("hypervisor.remove_nic")
         machine = self._vm(vm)
         machine.config = replace(machine.config, nics=[n for n in machine.config.nics if n.id != nic_id])
+        machine.plugged_nics.discard(nic_id)
         machine.version += 1
 
     async def add_disk(self, vm: str, disk: Any) -> None:

@@ -9,13 +9,14 @@ running the operation once (:mod:`tests.system.kill.steps`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from typing import Any
 
 import pytest
 
 from tests.system.harness import eventually
-from tests.system.kill.operations import PAIRS, Pair, Step
+from tests.system.kill.operations import PAIRS, Pair, Step, create, remove
 from tests.system.kill.world import CUT_SHORT, World, dump
 
 pytestmark = [
@@ -25,12 +26,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+INTENT_WRITTEN = 3  # the first step of a removal that follows its record
 VICTIMS = (("portlayer",), ("engine",), ("portlayer", "engine"))
 Look = tuple[dict[str, Any], dict[str, Any]]
 
 
 def look(world: World) -> Look:
     return world.seen(), world.left()
+
+
+def quietly(do: Step, world: World) -> None:
+    with contextlib.suppress(*CUT_SHORT):
+        do(world)
 
 
 def bystander(world: World) -> dict[str, Any]:
@@ -77,7 +84,7 @@ class Matrix:
             other=world.pid("engine") if "engine" in victims else 0,
             ourselves="portlayer" in victims,
         )
-        doing = threading.Thread(target=self._try)
+        doing = threading.Thread(target=quietly, args=(self.do, world))
         doing.start()
         eventually(lambda: world.steps.reached() or not doing.is_alive(), "the step is reached")
         if world.steps.reached():
@@ -101,10 +108,6 @@ class Matrix:
             self.undo(world)
             return f"{what}: {error}"
         return ""
-
-    def _try(self) -> None:
-        with contextlib.suppress(*CUT_SHORT):
-            self.do(self.world)
 
     def _expect(self, what: str, *legal: Look, halfway: bool = False) -> Look:
         """Wait until the world is one of ``legal``; what it is."""
@@ -161,6 +164,29 @@ def test_a_kill_before_a_step(world: World, pair: Pair, direction: str) -> None:
 @EACH_PAIR
 def test_a_kill_before_each_step(world: World, pair: Pair, direction: str) -> None:
     kills(world, pair, direction, portlayer=1000, engine=1000)
+
+
+def test_a_kill_before_each_step_of_the_recovery(world: World) -> None:
+    """A removal is cut short behind its durable intent; then each port layer dies one step later than the last."""
+    before = look(world)
+    create(world)
+    world.steps.arm(INTENT_WRITTEN)
+    removing = threading.Thread(target=quietly, args=(remove, world))
+    removing.start()
+    eventually(world.steps.reached, "the removal is killed")
+    world.reap("portlayer")
+    for number in itertools.count(1):
+        world.steps.arm(number)
+        world.start("portlayer")
+        eventually(lambda: world.steps.reached() or world.serving(), "it dies or serves")
+        if not world.steps.reached():
+            break
+        world.reap("portlayer")
+    print("\n".join(world.steps.disarm()))
+    removing.join(60)
+    assert number > INTENT_WRITTEN
+    world.wait_ready()
+    eventually(lambda: look(world) == before, "the removal is finished and nothing is left")
 
 
 def kills(world: World, pair: Pair, direction: str, *, portlayer: int, engine: int) -> None:

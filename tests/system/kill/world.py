@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,11 @@ class World:
     def dead(self, name: str) -> bool:
         state = Path(f"/proc/{self._pids[name]}/stat").read_text().rpartition(")")[2].split()[0]
         return state == "Z"
+
+    def serving(self) -> bool:
+        """Whether the port layer takes calls: its recovery is over."""
+        with socket.socket(socket.AF_UNIX) as peer:
+            return peer.connect_ex(str(self.config.paths.portlayer_socket)) == 0
 
     def wait_ready(self) -> None:
         eventually(self._answers, "the API answers")
