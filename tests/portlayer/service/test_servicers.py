@@ -77,7 +77,8 @@ from portlayer.service.server import bind, make_server, unbind
 from portlayer.service.system import System
 from portlayer.service.volumes import Volumes
 from portlayer.storage import KeyValueStore, LayerInfo, VolumeInfo
-from tests.portlayer.world import NETWORK, World, mount
+from tests.portlayer.fakes.network import NETWORK
+from tests.portlayer.world import World, mount
 from tether.tether_pb2 import Empty, Process, Resources
 
 ID = "1" * 64
