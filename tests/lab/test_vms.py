@@ -106,8 +106,12 @@ def test_a_port_group_in_use_cannot_be_removed(vcenter: VCenter) -> None:
     switch = next(
         n for n in vcenter.datacenter.networkFolder.childEntity if isinstance(n, vim.DistributedVirtualSwitch)
     )
-    vcenter.wait(switch.AddDVPortgroup_Task([vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="mine")]))
-    portgroup = vcenter.portgroup("mine")
+    spec = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="first")
+    portgroup = vcenter.wait(switch.CreateDVPortgroup_Task(spec))
+    with pytest.raises(vim.fault.DuplicateName):
+        vcenter.wait(switch.CreateDVPortgroup_Task(spec))
+    vcenter.wait(portgroup.Rename_Task("mine"))
+    assert vcenter.portgroup("mine") == portgroup
     vm = vcenter.create("user", nic(portgroup))
     with pytest.raises(vim.fault.ResourceInUse):
         vcenter.wait(portgroup.Destroy_Task())
