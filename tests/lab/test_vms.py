@@ -145,6 +145,19 @@ def test_a_bad_device_spec_changes_nothing(vcenter: VCenter) -> None:
         vcenter.reconfigure(vm, missing)
 
 
+def test_memory_of_a_running_vm_stays(vcenter: VCenter) -> None:
+    vm = vcenter.create("fixed")
+    vcenter.power_on(vm)
+    with pytest.raises(vim.fault.MemoryHotPlugNotSupported):
+        vcenter.reconfigure(vm, memoryMB=128)
+    with pytest.raises(vim.fault.CpuHotPlugNotSupported):
+        vcenter.reconfigure(vm, numCPUs=2)
+    vcenter.reconfigure(vm, memoryMB=64, numCPUs=1, annotation="the same")
+    vcenter.wait(vm.PowerOffVM_Task())
+    vcenter.reconfigure(vm, memoryMB=128, numCPUs=2)
+    assert vcenter.read(vm, "summary.config.memorySizeMB") == 128
+
+
 def test_a_registered_vm_comes_back_as_it_was(lab: LabProcess, vcenter: VCenter) -> None:
     vm = vcenter.create("back", pvscsi(), disk(), nic(vcenter.portgroup()), **{"guestinfo.x": "kept"})
     vcenter.set_extra(vm, **{"guestinfo.y": "too"})
