@@ -22,7 +22,7 @@ from engine.context import Engine
 from engine.events import routes as event_routes
 from engine.execs import routes as exec_routes
 from engine.http import LATEST, Application, Router, version_text
-from engine.images import ImageService
+from engine.images import ImageService, commit
 from engine.images import routes as image_routes
 from engine.networks import routes as network_routes
 from engine.system import diskusage, info, ping, version
@@ -66,5 +66,6 @@ def build_application(engine: Engine) -> Application:
         resource.register(router, engine)
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
         image_routes.register(router, engine.images)
+        commit.register(router, engine, engine.images)
     refusals.register(router)
     return Application(router=router, headers=HEADERS)

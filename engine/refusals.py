@@ -43,7 +43,6 @@ _ABSENT = (
     ("POST", "/build/cancel", "docker build is not supported yet"),
     ("POST", "/session", "BuildKit sessions are not supported"),
     ("POST", "/grpc", "BuildKit is not supported"),
-    ("POST", "/commit", "docker commit is not supported yet"),
     ("POST", "/plugins/pull", "plugins are not supported"),
     ("GET", "/plugins/privileges", "plugins are not supported"),
     ("POST", "/plugins/create", "plugins are not supported"),

@@ -23,7 +23,6 @@ BOOT: dict[str, tuple[str, ...]] = {
     "virtio_console": ("1af4",),
     "virtio_blk": ("1af4",),
     "virtio_net": ("1af4",),
-    "virtio_rng": ("1af4",),
     "virtio_scsi": ("1af4:1004", "1af4:1048"),
     "vmw_pvscsi": ("15ad:07c0",),
     "vmxnet3": ("15ad:07b0",),

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from machine import local
+from machine import service as boot
 from machine.diagnostics import write_bundle
 from machine.errors import MachineError, UsageProblem
 from machine.places import Places
@@ -112,6 +113,22 @@ def stop(target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str) 
     _say({"name": name, "running": False}, as_json, f"{name} stopped")
 
 
+@cli.command(help="Start a VCH at every boot of this host, by a systemd unit; --remove ends that.")
+@common
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="do not start it at boot any more")
+def service(target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str, remove: bool) -> None:
+    places = _places(target, state_dir, run_dir)
+    config = local.find(places, name)
+    unit = boot.unit_name(name)
+    if remove:
+        boot.remove(name)
+        _say({"name": name, "unit": None}, as_json, f"{name} is not started at boot")
+        return
+    boot.install(config, places)
+    _say({"name": name, "unit": unit}, as_json, f"{name} is started at boot by {unit}")
+
+
 @cli.command(help="List all VCHs of the target.")
 @common
 def ls(target: str, state_dir: Path, run_dir: Path, as_json: bool) -> None:
@@ -141,7 +158,10 @@ def delete(
     target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str, force: bool, keep_volumes: bool
 ) -> None:
     places = _places(target, state_dir, run_dir)
-    local.delete(local.find(places, name), places, force=force, keep_volumes=keep_volumes)
+    if local.is_leftover(places, name):
+        local.delete_leftover(places, name)
+    else:
+        local.delete(local.find(places, name), places, force=force, keep_volumes=keep_volumes)
     _say({"name": name, "deleted": True}, as_json, f"{name} deleted")
 
 

@@ -102,7 +102,7 @@ def _path_problems(config: VchConfig) -> Iterable[str]:
         elif path.exists() and not path.is_dir():
             yield f"--volume-store {path}:{label}: not a directory"
     if config.root.exists() and any(config.root.iterdir()):
-        yield f"{config.root} is not empty and holds no VCH: move it away first"
+        yield f"{config.root} is not empty and holds no VCH: `vic-machine delete {config.name}` removes it"
 
 
 def _limit_problems(config: VchConfig) -> Iterable[str]:

@@ -1148,6 +1148,28 @@ class DiffReply(_message.Message):
 Global___DiffReply: _TypeAlias = DiffReply  # noqa: Y015
 
 @_typing.final
+class ExportChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    pause: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        pause: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChangesRequest: _TypeAlias = ExportChangesRequest  # noqa: Y015
+
+@_typing.final
 class AttachOpen(_message.Message):
     """---------------------------------------------------------------- interaction
 
@@ -1594,6 +1616,7 @@ class Layer(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     EMPTY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_SIZE_FIELD_NUMBER: _builtins.int
     chain_id: _builtins.str
     parent: _builtins.str
     diff_id: _builtins.str
@@ -1603,6 +1626,8 @@ class Layer(_message.Message):
     path: _builtins.str
     empty: _builtins.bool
     """shares its parent's disk"""
+    archive_size: _builtins.int
+    """bytes that Export gives"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -1616,10 +1641,11 @@ class Layer(_message.Message):
         path: _builtins.str = ...,
         empty: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        archive_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "diff_id", b"diff_id", "disk_bytes", b"disk_bytes", "empty", b"empty", "labels", b"labels", "parent", b"parent", "path", b"path", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_size", b"archive_size", "chain_id", b"chain_id", "diff_id", b"diff_id", "disk_bytes", b"disk_bytes", "empty", b"empty", "labels", b"labels", "parent", b"parent", "path", b"path", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,6 +125,11 @@ class ContainersStub:
                 request_serializer=portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
                 response_deserializer=portlayer_dot_portlayer__pb2.DiffReply.FromString,
                 _registered_method=True)
+        self.ExportChanges = channel.unary_stream(
+                '/mooring.portlayer.v1.Containers/ExportChanges',
+                request_serializer=portlayer_dot_portlayer__pb2.ExportChangesRequest.SerializeToString,
+                response_deserializer=portlayer_dot_portlayer__pb2.CopyOutChunk.FromString,
+                _registered_method=True)
         self.Checkpoint = channel.unary_unary(
                 '/mooring.portlayer.v1.Containers/Checkpoint',
                 request_serializer=portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
@@ -265,6 +270,13 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportChanges(self, request, context):
+        """the same as a layer's archive
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Checkpoint(self, request, context):
         """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT.
         """
@@ -388,6 +400,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.Diff,
                     request_deserializer=portlayer_dot_portlayer__pb2.ContainerRef.FromString,
                     response_serializer=portlayer_dot_portlayer__pb2.DiffReply.SerializeToString,
+            ),
+            'ExportChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportChanges,
+                    request_deserializer=portlayer_dot_portlayer__pb2.ExportChangesRequest.FromString,
+                    response_serializer=portlayer_dot_portlayer__pb2.CopyOutChunk.SerializeToString,
             ),
             'Checkpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.Checkpoint,
@@ -901,6 +918,33 @@ class Containers:
             '/mooring.portlayer.v1.Containers/Diff',
             portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
             portlayer_dot_portlayer__pb2.DiffReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/ExportChanges',
+            portlayer_dot_portlayer__pb2.ExportChangesRequest.SerializeToString,
+            portlayer_dot_portlayer__pb2.CopyOutChunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1485,7 +1529,7 @@ class LayersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """the layer's own tar (diff against its parent)
+        """the archive it was put with, byte for byte
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -170,6 +170,11 @@ class VchPaths:
         return self.root / "spool"
 
     @property
+    def guest(self) -> Path:
+        """What the VCH's container VMs boot from."""
+        return self.root / "guest"
+
+    @property
     def tls(self) -> Path:
         return self.root / "tls"
 

@@ -8,7 +8,7 @@ leaves a started container or none, never half of one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from portlayer.channel import ChannelError
 from portlayer.errors import PortLayerError
@@ -17,10 +17,10 @@ from portlayer.execution.container import Container
 from portlayer.execution.create import Creator
 from portlayer.execution.guest import ask, guest_error, running_channel
 from portlayer.execution.house import House
+from portlayer.execution.picture import disk_of
 from portlayer.execution.power import Power
 from portlayer.execution.recovery import Recovery
 from portlayer.execution.remove import Remover
-from portlayer.execution.states import STOPPED, require
 from portlayer.portlayer_pb2 import (
     CheckpointRequest,
     ContainerState,
@@ -203,10 +203,17 @@ class Execution:
 
     async def diff(self, identifier: str) -> DiffReply:
         container = self.get(identifier)
-        async with container.lock:
-            require(container.name, "compare the disk of", container.status, STOPPED)
-            changes = await self.house.rooms.disks.diff(container.id)
+        async with disk_of(self.house, self._power, container, call="compare the disk of") as picture:
+            changes = await self.house.rooms.disks.diff(container.id, picture=picture)
         reply = DiffReply()
         for path, kind in changes:
             reply.entries.add(path=path, kind=kind)
         return reply
+
+    async def export_changes(self, identifier: str, *, pause: bool) -> AsyncGenerator[bytes, None]:
+        """The container's changes as a layer's archive; running, of its disk at one moment."""
+        container = self.get(identifier)
+        async with disk_of(self.house, self._power, container, call="commit", pause=pause) as picture:
+            changes = self.house.rooms.disks.export_diff(container.id, picture=picture)
+            async for data in changes:
+                yield data

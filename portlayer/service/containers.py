@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from portlayer.execution.manager import Execution
@@ -15,7 +16,9 @@ from portlayer.portlayer_pb2 import (
     ContainerSizeReply,
     ContainerState,
     ContainerStatsRequest,
+    CopyOutChunk,
     DiffReply,
+    ExportChangesRequest,
     Handle,
     KillRequest,
     ListContainersRequest,
@@ -101,6 +104,12 @@ class Containers(ContainersServicer):
 
     async def Diff(self, request: ContainerRef, context: Any) -> DiffReply:
         return await self._execution.diff(request.id)
+
+    async def ExportChanges(self, request: ExportChangesRequest, context: Any) -> AsyncIterator[CopyOutChunk]:
+        changes = self._execution.export_changes(request.id, pause=request.pause)
+        async with aclosing(changes):
+            async for data in changes:
+                yield CopyOutChunk(data=data)
 
     async def Checkpoint(self, request: CheckpointRequest, context: Any) -> Empty:
         await self._execution.checkpoint(request)

@@ -28,7 +28,7 @@ from portlayer.portlayer_pb2 import Reason
 from portlayer.storage import durable
 from portlayer.storage.failures import translated
 from portlayer.storage.volumeoptions import parse_options
-from portlayer.storage.worker import Workshop
+from portlayer.storage.worker import Workshop, uninterrupted
 
 __all__ = ["VolumeInfo", "VolumeStores"]
 
@@ -152,7 +152,6 @@ class VolumeStores:
                 metadata=metadata,
             )
             await self._make(info)
-            self._volumes[name] = info
             return info
 
     def get(self, name: str) -> VolumeInfo:
@@ -165,18 +164,23 @@ class VolumeStores:
     def list(self) -> list[VolumeInfo]:
         return list(self._volumes.values())
 
-    async def remove(self, name: str) -> None:
-        """
+    async def remove(self, name: str) -> VolumeInfo | None:
+        """What was removed, ``None`` for a damaged one. One that is just being made is waited for.
+
         Raises:
             PortLayerError: NO_SUCH_VOLUME
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
-            directory = self._damaged[name] if name in self._damaged else self.get(name).path.parent
+            info = None if name in self._damaged else self.get(name)
             self._step("volume:removing")
-            with translated(f"volume {name}", place=directory.parent):
-                await asyncio.to_thread(durable.remove, directory)
-            self._volumes.pop(name, None)
-            self._damaged.pop(name, None)
+            await uninterrupted(self._remove(name, info.path.parent if info else self._damaged[name]))
+            return info
+
+    async def _remove(self, name: str, directory: Path) -> None:
+        with translated(f"volume {name}", place=directory.parent):
+            await asyncio.to_thread(durable.remove, directory)
+        self._volumes.pop(name, None)
+        self._damaged.pop(name, None)
 
     async def used_bytes(self, name: str) -> int:
         """Bytes that the volume takes on this host."""
@@ -203,8 +207,12 @@ class VolumeStores:
             elif not info.device:
                 await self._format(info, directory / _DISK)
             self._step("volume:formatted")
-            await asyncio.to_thread(self._publish, directory, info)
+            await uninterrupted(self._make_known(directory, info))
         self._step("volume:published")
+
+    async def _make_known(self, directory: Path, info: VolumeInfo) -> None:
+        await asyncio.to_thread(self._publish, directory, info)
+        self._volumes[info.name] = info
 
     async def _format(self, info: VolumeInfo, disk: Path) -> None:
         vmdk.create(disk, capacity=info.capacity)

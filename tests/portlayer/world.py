@@ -161,6 +161,7 @@ class FakeGuest:
         self.deaf = False  # answers nothing
         self.ignores: set[int] = set()
         self.times: list[int] = []
+        self.frozen = False
         self.seeds: list[bytes] = []
         self.files: dict[bytes, bytes] = {}
         self.news = asyncio.Event()
@@ -243,6 +244,14 @@ class FakeGuest:
         self.signals.append(-1)
         if -1 not in self.ignores:
             self.exit(137)
+        return Empty()
+
+    def _freeze(self, request: Any) -> Empty:
+        self.frozen = True
+        return Empty()
+
+    def _thaw(self, request: Any) -> Empty:
+        self.frozen = False
         return Empty()
 
     def _timeset(self, request: Any) -> TimeSetReply:
@@ -807,6 +816,7 @@ class FakeDisks:
         self.host = host
         self.disks: dict[str, dict[bytes, bytes]] = {}
         self.mounted: list[tuple[str, tuple[Any, ...], bool]] = []
+        self.pictures: list[str] = []  # copies that exist
 
     async def open(self, live: Collection[str]) -> None:
         self.disks = {name: files for name, files in self.disks.items() if name in live}
@@ -833,8 +843,20 @@ class FakeDisks:
         self.mounted.append((container, tuple(volumes), writable))
         yield FakeTree(self.disks[container], writable)
 
-    async def diff(self, container: str) -> list[tuple[bytes, int]]:
+    @asynccontextmanager
+    async def picture(self, container: str) -> AsyncIterator[Path]:
+        self.host.faults("disks.picture")
+        self.pictures.append(container)
+        try:
+            yield Path("/pictures") / container
+        finally:
+            self.pictures.remove(container)
+
+    async def diff(self, container: str, *, picture: Path | None = None) -> list[tuple[bytes, int]]:
         return [(b"/etc/x", 1)]
+
+    async def export_diff(self, container: str, *, picture: Path | None = None) -> AsyncIterator[bytes]:
+        yield b"of a picture" if picture else b"of the disk"
 
 
 @dataclass(frozen=True)
