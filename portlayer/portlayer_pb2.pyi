@@ -51,6 +51,7 @@ from tether.tether_pb2 import OomEvent as OomEvent
 from tether.tether_pb2 import PathStat as PathStat
 from tether.tether_pb2 import Process as Process
 from tether.tether_pb2 import ProcessInfo as ProcessInfo
+from tether.tether_pb2 import RelayData as RelayData
 from tether.tether_pb2 import ResizeRequest as ResizeRequest
 from tether.tether_pb2 import Resolver as Resolver
 from tether.tether_pb2 import Resources as Resources
@@ -488,6 +489,7 @@ class ContainerSpec(_message.Message):
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
     HOST_MOUNTS_FIELD_NUMBER: _builtins.int
+    ENGINE_SOCKETS_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """unique in the VCH"""
@@ -540,6 +542,10 @@ class ContainerSpec(_message.Message):
     def log(self) -> Global___LogConfig: ...
     @_builtins.property
     def host_mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostMount]: ...
+    @_builtins.property
+    def engine_sockets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where the container sees the engine's API"""
+
     def __init__(
         self,
         *,
@@ -569,11 +575,12 @@ class ContainerSpec(_message.Message):
         stop_signal: _builtins.int = ...,
         stop_timeout: _builtins.int = ...,
         host_mounts: _abc.Iterable[Global___HostMount] | None = ...,
+        engine_sockets: _abc.Iterable[_builtins.str] | None = ...,
         ephemeral: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "log", b"log", "process", b"process", "resolver", b"resolver", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "host_mounts", b"host_mounts", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "engine_sockets", b"engine_sockets", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "host_mounts", b"host_mounts", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
