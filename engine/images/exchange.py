@@ -30,9 +30,7 @@ from engine.registry.manifest import Manifest, parse_manifest
 from engine.registry.platform import DEFAULT_PLATFORM, Platform, parse_platform
 from engine.registry.reference import DEFAULT_DOMAIN, Reference, parse_reference
 
-__all__ = ["json_platform", "new_name", "platform_mismatch", "register"]
-
-_LATER = "is not supported yet by this virtual container host"
+__all__ = ["credentials_of", "json_platform", "new_name", "platform_mismatch", "register"]
 
 
 def register(router: Router, service: ImageService) -> None:
@@ -41,7 +39,6 @@ def register(router: Router, service: ImageService) -> None:
     router.add("POST", "/images/load", exchange.load)
     router.add("POST", "/auth", exchange.auth, blocking=True)
     router.add("GET", "/distribution/{name...}/json", exchange.distribution, blocking=True)
-    router.refuse("GET", "/images/search", f"searching registries {_LATER}")
     router.add("GET", "/images/get", exchange.save)
     router.add("GET", "/images/{name...}/get", exchange.save)
     router.add("POST", "/images/{name...}/push", exchange.push, blocking=True)
@@ -66,7 +63,7 @@ class _Exchange:
 
     async def _pull(self, request: Request, platform: Platform | None) -> Response:
         reference = _pulled(request.query.text("fromImage"), request.query.text("tag"))
-        credentials = _credentials(request)
+        credentials = credentials_of(request)
 
         async def work(progress: Progress) -> None:
             for one in await self._all_tags(reference, credentials):
@@ -148,7 +145,7 @@ class _Exchange:
             reference = reference.with_tag(tag) if tag else reference
         except InvalidReference as error:
             raise BadRequest(str(error)) from error
-        credentials = _credentials(request)
+        credentials = credentials_of(request)
 
         async def work(progress: Progress) -> None:
             for name, image in await self._service.pusher.push(reference, credentials, progress):
@@ -183,7 +180,7 @@ class _Exchange:
         reference = _reference(request.match["name"]).tagged
         puller = self._service.puller
         try:
-            client = await puller.client(reference, _credentials(request))
+            client = await puller.client(reference, credentials_of(request))
             document = await client.manifest(reference.digest or reference.tag)
             parsed = parse_manifest(document.data, document.media_type)
             if isinstance(parsed, Manifest):
@@ -249,7 +246,7 @@ def _reference(text: str) -> Reference:
         raise BadRequest(str(error)) from error
 
 
-def _credentials(request: Request) -> Credentials:
+def credentials_of(request: Request) -> Credentials:
     try:
         return parse_registry_auth(request.headers.get("x-registry-auth", ""))
     except InvalidReference as error:
