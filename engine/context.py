@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass, field
 
@@ -23,4 +24,7 @@ class Engine:
     images: ImageCatalog
     events: EventHub
     containers: ContainerIndex
+    instance: str = field(
+        default_factory=lambda: secrets.token_hex(8)
+    )  # this process: marks build containers
     started_at: int = field(default_factory=time.time_ns)

@@ -1,4 +1,5 @@
-"""What nobody asks for but must happen: ``--rm`` containers go when they exit, old exec documents too.
+"""What nobody asks for but must happen: ``--rm`` containers go when they exit, those of dead builds,
+old exec documents.
 
 Driven by events; everything is looked at once whenever the event stream is
 (re)opened, so an exit during a restart is not forgotten.
@@ -35,7 +36,7 @@ class Sweeper:
             self._start_removal(event.handle)
 
     async def sweep(self) -> None:
-        """Remove every ``--rm`` container that has run and ended."""
+        """Remove every ``--rm`` container that has run and ended, and what a killed build left."""
         try:
             containers = await self._engine.containers.list()
         except PortLayerError as error:
@@ -43,7 +44,10 @@ class Sweeper:
             return
         for container in containers:
             ended = status.state_name(container.state) in ("exited", "dead")
-            if container.handle.spec.ephemeral and ended and container.state.started_at:
+            builder = self._engine.containers.document(container.handle).builder
+            if builder and builder != self._engine.instance:
+                self._start_removal(container.handle)  # of a build whose engine has died
+            elif container.handle.spec.ephemeral and ended and container.state.started_at:
                 self._start_removal(container.handle)
 
     async def run_exec_sweeps(self) -> None:
@@ -71,5 +75,5 @@ class Sweeper:
 
     async def _remove(self, handle: pb.Handle) -> None:
         operation.begin()
-        logger.info("container %s (--rm) has ended: removing it", handle.id[:12])
+        logger.info("container %s is needed no more: removing it", handle.id[:12])
         await remove_quietly(self._engine, handle)

@@ -64,7 +64,7 @@ async def test_lists_and_prune(service: ImageService, api: Api) -> None:  # noqa
     assert await listed("all=1") == {base.id, step.id, last.id, dangling.id}
     assert await listed(f"filters={quote(json.dumps({'dangling': ['true']}))}") == {dangling.id}
     pruned = (await api("POST", "/images/prune")).json
-    assert [row["Deleted"] for row in pruned["ImagesDeleted"]][0] == dangling.id
+    assert pruned["ImagesDeleted"][0]["Deleted"] == dangling.id
     everything = quote(json.dumps({"dangling": ["false"]}))
     await api("POST", f"/images/prune?filters={everything}")
     assert not list(index)
