@@ -82,6 +82,7 @@ class Builder:
         engine: Engine,
         service: ImageService,
         cache: BuildCache,
+        *,
         options: BuildOptions,
         context: Tree,
         progress: Progress,
@@ -134,7 +135,9 @@ class Builder:
         if not found:
             raise DockerfileError("no build stage in current context")
         labels = [
-            Pairs(word="LABEL", text=f"LABEL {key}={value}", number=0, pairs=((_literal(key), _literal(value)),))
+            Pairs(
+                word="LABEL", text=f"LABEL {key}={value}", number=0, pairs=((_literal(key), _literal(value)),)
+            )
             for key, value in sorted(self.options.labels.items())
         ]
         last = found[-1]
@@ -280,7 +283,9 @@ class Builder:
 
     async def _run(self, state: State, instruction: Run) -> None:
         if not state.platform.matches(DEFAULT_PLATFORM):
-            raise Unsupported(f"RUN in an image for {state.platform} is not supported: this host runs {DEFAULT_PLATFORM}")
+            raise Unsupported(
+                f"RUN in an image for {state.platform} is not supported: this host runs {DEFAULT_PLATFORM}"
+            )
         allowed = self._arguments.allowed(environment(state.config))
         command = command_line(state.config, instruction.words, shell=instruction.shell)
         if not command:
@@ -307,7 +312,8 @@ class Builder:
         self,
         state: State,
         command: Sequence[str],
-        archive: Callable[[], contextlib.AbstractAsyncContextManager[AsyncGenerator[bytes, None]]] | None = None,
+        archive: Callable[[], contextlib.AbstractAsyncContextManager[AsyncGenerator[bytes, None]]]
+        | None = None,
     ) -> None:
         """The instruction's image: from the cache, or made of what ``archive`` gives."""
         key = step_key(state.id, {**state.config, "Author": state.author}, command, str(state.platform))

@@ -161,7 +161,7 @@ class Tree:
         return self.open(info).read()
 
     def digest(self, path: str) -> str:
-        """"file:…" or "dir:…": of names, owners, modes and content, not of times."""
+        """ "file:…" or "dir:…": of names, owners, modes and content, not of times."""
         info = self.entry(path)
         hashing = hashlib.sha256()
         self._hash(hashing, "", info)
@@ -171,7 +171,7 @@ class Tree:
             self._hash(hashing, name, item)
         return f"dir:{hashing.hexdigest()}"
 
-    def _hash(self, hashing: "hashlib._Hash", name: str, info: tarfile.TarInfo) -> None:
+    def _hash(self, hashing: hashlib._Hash, name: str, info: tarfile.TarInfo) -> None:
         fields = (name, info.type, info.mode, info.uid, info.gid, info.size, info.linkname, info.devmajor)
         extra = sorted(
             (key, value) for key, value in info.pax_headers.items() if key.startswith("SCHILY.xattr.")

@@ -61,9 +61,7 @@ def choose(tree: Tree, sources: Sequence[str], *, word: str) -> list[Found]:
                     f"stat {clean(source)}: file does not exist",
                     status=400,
                 ) from None
-            found.append(
-                Found(tree=tree, path=real, name=posixpath.basename(path), contents=info.isdir())
-            )
+            found.append(Found(tree=tree, path=real, name=posixpath.basename(path), contents=info.isdir()))
     if not found:
         raise ApiError(f"{word} failed: no source files were specified", status=400)
     return found
@@ -113,7 +111,9 @@ def expand_archive(item: Found, spool: SpoolFile) -> Found:
         if not spool.size:
             return item  # its first bytes only look like those of an archive
         raise BadRequest(f"ADD failed: {item.path}: {error}") from error
-    return Found(tree=Tree(spool), path="", name=item.name, contents=True, foreign=True) if spool.size else item
+    return (
+        Found(tree=Tree(spool), path="", name=item.name, contents=True, foreign=True) if spool.size else item
+    )
 
 
 def _is_tar(block: bytes) -> bool:

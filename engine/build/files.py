@@ -73,14 +73,22 @@ async def copy_files(builder: Builder, state: State, instruction: Copy) -> None:
             state.config.get("WorkingDir") or "", target, several=len(found) > 1, word=word
         )
         shown = absolute + ("/" if as_directory and absolute != "/" else "")
-        flags = "".join(
-            f"--{flag}={value} " for flag, value in (("chown", owner), ("chmod", mode)) if value
-        )
+        flags = "".join(f"--{flag}={value} " for flag, value in (("chown", owner), ("chmod", mode)) if value)
 
         @contextlib.asynccontextmanager
         async def made() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
             async with builder.workplace(state.image, state.config, ()) as place:
-                plan = await _plan(builder, place, found, absolute, as_directory, owner, stack, instruction, bits)
+                plan = await _plan(
+                    builder,
+                    place,
+                    instruction,
+                    stack,
+                    found=found,
+                    target=absolute,
+                    as_directory=as_directory,
+                    owner=owner,
+                    mode=bits,
+                )
                 with builder.service.spool.file() as spool:
                     await asyncio.to_thread(copying.write, plan, spool)
                     await place.put("/", spool.content())
@@ -93,12 +101,13 @@ async def copy_files(builder: Builder, state: State, instruction: Copy) -> None:
 async def _plan(
     builder: Builder,
     place: Workplace,
+    instruction: Copy,
+    stack: contextlib.AsyncExitStack,
+    *,
     found: list[Found],
     target: str,
     as_directory: bool,
     owner: str,
-    stack: contextlib.AsyncExitStack,
-    instruction: Copy,
     mode: int | None,
 ) -> CopyPlan:
     if instruction.word == "ADD" and not instruction.origin:
@@ -106,9 +115,7 @@ async def _plan(
         for item in found:
             spool = stack.enter_context(builder.service.spool.file())
             foreign = item.foreign  # a download: never unpacked
-            expanded.append(
-                item if foreign else await asyncio.to_thread(copying.expand_archive, item, spool)
-            )
+            expanded.append(item if foreign else await asyncio.to_thread(copying.expand_archive, item, spool))
         found = expanded
     kind = await place.kind(target)
     contents = any(item.contents for item in found)
@@ -195,7 +202,7 @@ async def _from_image(
         fixed = path
         while has_wildcards(fixed):
             fixed = posixpath.dirname(fixed)
-        tree = await _tree(builder, place, fixed, source, word, stack)
+        tree = await _tree(builder, place, fixed, stack, source=source, word=word)
         found += await asyncio.to_thread(copying.choose, tree, [path], word=word)
     return found
 
@@ -204,9 +211,10 @@ async def _tree(
     builder: Builder,
     place: Workplace,
     path: str,
+    stack: contextlib.AsyncExitStack,
+    *,
     source: str,
     word: str,
-    stack: contextlib.AsyncExitStack,
 ) -> Tree:
     spool = stack.enter_context(builder.service.spool.file())
     try:
@@ -217,9 +225,7 @@ async def _tree(
     except PortLayerError as error:
         if error.reason not in (pb.NO_SUCH_PATH, pb.IS_DIRECTORY_CONFLICT):
             raise
-        raise ApiError(
-            f"{word} failed: stat {clean(source)}: file does not exist", status=400
-        ) from error
+        raise ApiError(f"{word} failed: stat {clean(source)}: file does not exist", status=400) from error
     tree = await asyncio.to_thread(Tree, spool, prefix=clean(posixpath.dirname(real)))
     if real != path:
         tree.link(clean(path), "/" + clean(real))

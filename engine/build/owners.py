@@ -34,8 +34,8 @@ def _number(name: str, database: str, what: str) -> int:
             return int(fields[2])
     letter = "uid" if what == "user" else "gid"
     raise BadRequest(
-        f"unable to convert uid/gid chown string to host mapping: can't find {letter} for {what} {name[:100]}: "
-        f"no such {what}: {name[:100]}"
+        f"unable to convert uid/gid chown string to host mapping: can't find {letter} for {what} "
+        f"{name[:100]}: no such {what}: {name[:100]}"
     )
 
 

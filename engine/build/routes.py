@@ -52,15 +52,15 @@ def register(router: Router, engine: Engine, service: ImageService) -> None:
                     context = await _context(service, request.stream(), options, spool)
                     dockerfile = await asyncio.to_thread(_dockerfile, context, options)
                     for warning in dockerfile.warnings:
-                        quiet.text(f"{warning}\n[WARNING]: Empty continuation lines will become errors in a future release.\n")
+                        quiet.text(f"{warning}\n")
                     builder = Builder(
                         engine,
                         service,
                         cache,
-                        options,
-                        context,
-                        quiet,
-                        lambda domain: credentials.get(domain, Credentials()),
+                        options=options,
+                        context=context,
+                        progress=quiet,
+                        credentials=lambda domain: credentials.get(domain, Credentials()),
                     )
                     image = await builder.build(dockerfile)
             except CommandFailed as error:

@@ -125,7 +125,7 @@ class Workplace:
 
     # -- files
     async def kind(self, path: str) -> str:
-        """"directory", "file" or "" for what is not there; links are followed."""
+        """ "directory", "file" or "" for what is not there; links are followed."""
         for _ in range(_LINKS_LIMIT):
             try:
                 found = await self._engine.port.call(

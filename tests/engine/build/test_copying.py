@@ -77,7 +77,13 @@ def copied(spool: Spool, found: list[Found], target: str, **fields: object) -> d
 
 def test_paths_are_followed_inside_the_tree(spool: Spool) -> None:
     found = tree(spool)
-    for path, real in (("link/x", "d/x"), ("up", "a"), ("absolute/y", "d/sub/y"), ("../../a", "a"), ("/", "")):
+    for path, real in (
+        ("link/x", "d/x"),
+        ("up", "a"),
+        ("absolute/y", "d/sub/y"),
+        ("../../a", "a"),
+        ("/", ""),
+    ):
         assert found.resolve(path) == real
     for path in ("loop", "nothing", "a/b", "link/nothing"):
         with pytest.raises(KeyError):
@@ -90,10 +96,19 @@ def test_paths_are_followed_inside_the_tree(spool: Spool) -> None:
 def test_files_and_directories(spool: Spool) -> None:
     found = tree(spool)
     assert list(copied(spool, choose(found, ["a", "b.txt"], word="COPY"), "/to")) == ["to/a", "to/b.txt"]
-    assert list(copied(spool, choose(found, ["link"], word="COPY"), "/to")) == ["to/hard", "to/sub", "to/sub/y", "to/x"]
+    assert list(copied(spool, choose(found, ["link"], word="COPY"), "/to")) == [
+        "to/hard",
+        "to/sub",
+        "to/sub/y",
+        "to/x",
+    ]
     assert list(copied(spool, choose(found, ["a"], word="COPY"), "/to", into=False)) == ["to"]
     assert "to/d/sub/y" in copied(spool, choose(found, ["."], word="COPY"), "/to")
-    assert list(copied(spool, choose(found, ["[ab]*"], word="COPY"), "/")) == ["a", "y", "b.txt"]  # absolute is a directory
+    assert list(copied(spool, choose(found, ["[ab]*"], word="COPY"), "/")) == [
+        "a",
+        "y",
+        "b.txt",
+    ]  # absolute is a directory
 
 
 def test_owners_and_modes(spool: Spool) -> None:
@@ -109,7 +124,10 @@ def test_owners_and_modes(spool: Spool) -> None:
 
 def test_what_is_not_there(spool: Spool) -> None:
     found = tree(spool)
-    with pytest.raises(ApiError, match="COPY failed: file not found in build context or excluded by .dockerignore: stat nope:"):
+    with pytest.raises(
+        ApiError,
+        match=r"COPY failed: file not found in build context or excluded by .dockerignore: stat nope:",
+    ):
         choose(found, ["nope"], word="COPY")
     with pytest.raises(ApiError, match="ADD failed: no source files were specified"):
         choose(found, ["n*"], word="ADD")
@@ -136,7 +154,11 @@ def test_checksums(spool: Spool) -> None:
     same = of(("a", b"1"), ("d/b", b"2"))
     assert same.startswith("dir:")
     assert same == of(("a", b"1"), ("d/b", b"2"), mtime=77)
-    others = [of(("a", b"1"), ("d/b", b"3")), of(("a", b"1"), ("d/c", b"2")), of(("a", b"1"), ("d/b", b"2"), uid=1)]
+    others = [
+        of(("a", b"1"), ("d/b", b"3")),
+        of(("a", b"1"), ("d/c", b"2")),
+        of(("a", b"1"), ("d/b", b"2"), uid=1),
+    ]
     assert len({same, *others}) == 4
     assert of(("a", b"1"), source="a").startswith("file:")
     assert of(("a", b"1"), ("b", b"1"), source="?").startswith("multi:")
@@ -169,8 +191,13 @@ def hostile(spool: Spool, data: bytes) -> Iterator[Tree]:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
-@given(data=st.binary(max_size=3000), damage=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
-def test_a_hostile_context_is_refused_or_read(spool: Spool, data: bytes, damage: list[tuple[int, int]]) -> None:
+@given(
+    data=st.binary(max_size=3000),
+    damage=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8),
+)
+def test_a_hostile_context_is_refused_or_read(
+    spool: Spool, data: bytes, damage: list[tuple[int, int]]
+) -> None:
     whole = bytearray(tar(*CONTEXT, ("more", data)))
     for place, value in damage:
         whole[place % len(whole)] = value

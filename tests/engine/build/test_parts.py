@@ -36,7 +36,11 @@ def test_options() -> None:
     assert [name.familiar for name in found.names] == ["a:1", "b:latest"]
     assert found.arguments == {"A": "1", "B": None}
     assert (found.labels, found.remove, found.use_cache) == ({"k": "v"}, False, False)
-    assert (found.host.Memory, found.host.NetworkMode, found.host.ExtraHosts) == (1 << 30, "none", ["h:1.2.3.4"])
+    assert (found.host.Memory, found.host.NetworkMode, found.host.ExtraHosts) == (
+        1 << 30,
+        "none",
+        ["h:1.2.3.4"],
+    )
     assert found.host.Ulimits[0].Hard == 2
     assert options().remove
     assert options().dockerfile == "Dockerfile"
@@ -108,7 +112,12 @@ def test_owners() -> None:
     assert parse_owner("web:staff", PASSWD, GROUP) == (33, 50)
     assert parse_owner("7:8", "", "") == (7, 8)
     assert parse_owner("7", "", "") == (7, 7)
-    for text, words in (("nobody", "can't find uid for user nobody"), ("0:x", "can't find gid"), (":", "invalid chown"), ("a:b:c", "invalid chown")):
+    for text, words in (
+        ("nobody", "can't find uid for user nobody"),
+        ("0:x", "can't find gid"),
+        (":", "invalid chown"),
+        ("a:b:c", "invalid chown"),
+    ):
         with pytest.raises(BadRequest, match=words):
             parse_owner(text, PASSWD, GROUP)
     assert parse_mode("0755") == 0o755
