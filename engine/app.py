@@ -7,6 +7,7 @@ from engine.build import routes as build_routes
 from engine.containers import (
     attach,
     changes,
+    checkpoints,
     create,
     files,
     inspect,
@@ -33,7 +34,7 @@ __all__ = ["build_application"]
 HEADERS = (
     ("Api-Version", version_text(LATEST)),
     ("Builder-Version", "1"),  # the classic one
-    ("Docker-Experimental", "false"),
+    ("Docker-Experimental", "true"),  # the docker CLI wants it before it offers checkpoints
     ("Ostype", "linux"),
     ("Server", f"{product.NAME}/{product.VERSION} (linux)"),
 )
@@ -51,6 +52,7 @@ def build_application(engine: Engine) -> Application:
         create,
         inspect,
         lifecycle,
+        checkpoints,
         removal,
         waiting,
         changes,

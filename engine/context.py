@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from engine.catalog import ImageCatalog
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.events.hub import EventHub
 from engine.rpc import PortLayer
@@ -24,7 +25,6 @@ class Engine:
     images: ImageCatalog
     events: EventHub
     containers: ContainerIndex
-    instance: str = field(
-        default_factory=lambda: secrets.token_hex(8)
-    )  # this process: marks build containers
+    anonymous: AnonymousVolumes
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))  # of this process: marks builds
     started_at: int = field(default_factory=time.time_ns)

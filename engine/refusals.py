@@ -48,8 +48,6 @@ _ABSENT = (
     ("GET", "/plugins/{name...}", "plugins are not supported"),
     ("POST", "/plugins/{name...}", "plugins are not supported"),
     ("DELETE", "/plugins/{name...}", "plugins are not supported"),
-    ("GET POST", "/containers/{name}/checkpoints", "checkpoints are not supported"),
-    ("DELETE", "/containers/{name}/checkpoints/{id}", "checkpoints are not supported"),
     ("POST", "/containers/{name}/copy", "docker cp through /copy ended with API 1.20: use /archive"),
     ("GET", "/debug/{rest...}", "debug endpoints are not supported"),
 )

@@ -111,6 +111,11 @@ class ContainersStub:
     Diff: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.DiffReply]
     ExportChanges: _grpc.UnaryStreamMultiCallable[_portlayer_pb2.ExportChangesRequest, _portlayer_pb2.CopyOutChunk]
     """the same as a layer's archive"""
+    Checkpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]
+    """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+    Checkpoints: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.CheckpointList]
+    RemoveCheckpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]
+    StartFromCheckpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _portlayer_pb2.ContainerState]
     Diagnostics: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _tether_pb2.DiagnosticsReply]
 
 @_typing.type_check_only
@@ -138,6 +143,11 @@ class ContainersAsyncStub(ContainersStub):
     Diff: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.DiffReply]  # type: ignore[assignment]
     ExportChanges: _aio.UnaryStreamMultiCallable[_portlayer_pb2.ExportChangesRequest, _portlayer_pb2.CopyOutChunk]  # type: ignore[assignment]
     """the same as a layer's archive"""
+    Checkpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]  # type: ignore[assignment]
+    """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+    Checkpoints: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.CheckpointList]  # type: ignore[assignment]
+    RemoveCheckpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]  # type: ignore[assignment]
+    StartFromCheckpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _portlayer_pb2.ContainerState]  # type: ignore[assignment]
     Diagnostics: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _tether_pb2.DiagnosticsReply]  # type: ignore[assignment]
 
 class ContainersServicer(metaclass=_abc_1.ABCMeta):
@@ -276,6 +286,35 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_portlayer_pb2.CopyOutChunk], _abc.AsyncIterator[_portlayer_pb2.CopyOutChunk]]:
         """the same as a layer's archive"""
+
+    @_abc_1.abstractmethod
+    def Checkpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tether_pb2.Empty, _abc.Awaitable[_tether_pb2.Empty]]:
+        """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+
+    @_abc_1.abstractmethod
+    def Checkpoints(
+        self,
+        request: _portlayer_pb2.ContainerRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_portlayer_pb2.CheckpointList, _abc.Awaitable[_portlayer_pb2.CheckpointList]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveCheckpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tether_pb2.Empty, _abc.Awaitable[_tether_pb2.Empty]]: ...
+
+    @_abc_1.abstractmethod
+    def StartFromCheckpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_portlayer_pb2.ContainerState, _abc.Awaitable[_portlayer_pb2.ContainerState]]: ...
 
     @_abc_1.abstractmethod
     def Diagnostics(

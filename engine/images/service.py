@@ -32,6 +32,7 @@ __all__ = ["ImageService"]
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 5.0
+_SECOND_LOOK_SECONDS = 1.0
 _SPOOL_LIMIT = 4 << 30  # layers downloaded ahead of their turn, all pulls together
 _RUNNING = (
     pb.ContainerState.STARTING,
@@ -86,6 +87,16 @@ class ImageService:
                 except PortLayerError as error:
                     logger.warning("cannot keep house among the images: %s", error)
                     await asyncio.sleep(_RETRY_SECONDS)
+
+    async def tidy(self) -> None:
+        """The port layer is there (again): remove the layers of pulls and loads that were cut short."""
+        try:
+            await self.catalog.sweep()
+            if self.layers.left_behind:  # perhaps only by a call of a killed engine that was not over yet
+                await asyncio.sleep(_SECOND_LOOK_SECONDS)
+                await self.catalog.sweep()
+        except PortLayerError as error:
+            logger.warning("layers without an image stay for now: %s", error)
 
     async def close(self) -> None:
         await self.transport.close()

@@ -8,6 +8,8 @@ from typing import Any
 
 from portlayer.execution.manager import Execution
 from portlayer.portlayer_pb2 import (
+    CheckpointList,
+    CheckpointRequest,
     Container,
     ContainerList,
     ContainerRef,
@@ -108,6 +110,20 @@ class Containers(ContainersServicer):
         async with aclosing(changes):
             async for data in changes:
                 yield CopyOutChunk(data=data)
+
+    async def Checkpoint(self, request: CheckpointRequest, context: Any) -> Empty:
+        await self._execution.checkpoint(request)
+        return Empty()
+
+    async def Checkpoints(self, request: ContainerRef, context: Any) -> CheckpointList:
+        return CheckpointList(names=await self._execution.checkpoints(request.id))
+
+    async def RemoveCheckpoint(self, request: CheckpointRequest, context: Any) -> Empty:
+        await self._execution.remove_checkpoint(request)
+        return Empty()
+
+    async def StartFromCheckpoint(self, request: CheckpointRequest, context: Any) -> ContainerState:
+        return await self._execution.start(request.id, checkpoint=request.name)
 
     async def Diagnostics(self, request: ContainerRef, context: Any) -> DiagnosticsReply:
         return await self._execution.diagnostics(request.id)

@@ -28,7 +28,7 @@ from portlayer.storage import durable
 from portlayer.storage.failures import translated
 from portlayer.storage.layerindex import LayerInfo, StoredLayer, decode_layer, layer_directory, read_layers
 from portlayer.storage.layerstream import LayerStream
-from portlayer.storage.worker import Workshop
+from portlayer.storage.worker import Workshop, uninterrupted
 
 __all__ = ["ImageStore", "LayerInfo"]
 
@@ -124,7 +124,6 @@ class ImageStore:
                 )
             finally:
                 self._building[parent] -= 1
-            self._layers[chain_id] = layer
             return layer.info
 
     def list(self) -> list[LayerInfo]:
@@ -217,11 +216,15 @@ class ImageStore:
                 flat = depth >= MAX_DEPTH
                 sizes = await self._apply(directory, parent, stream, diff_id, flat=flat)
                 document |= {"empty": False, **sizes, "depth": 1 if flat else depth + 1}
-            await asyncio.to_thread(
-                self._publish, directory, self._directory(chain_id), "layer.json", document
-            )
+            layer = await uninterrupted(self._make_known(directory, chain_id, document))
         self._step("layer:published")
-        return decode_layer(document, self._root, self._layers, self.base)
+        return layer
+
+    async def _make_known(self, directory: Path, chain_id: str, document: dict[str, Any]) -> StoredLayer:
+        await asyncio.to_thread(self._publish, directory, self._directory(chain_id), "layer.json", document)
+        layer = decode_layer(document, self._root, self._layers, self.base)
+        self._layers[chain_id] = layer
+        return layer
 
     async def _apply(
         self, directory: Path, parent: str, stream: LayerStream, diff_id: str, *, flat: bool

@@ -140,7 +140,7 @@ class FakeVolumeStores:
         return list(self.volumes.values())
 
     async def remove(self, name: str) -> None:
-        del self.volumes[name]
+        return self.volumes.pop(self.get(name).name)
 
     async def used_bytes(self, name: str) -> int:
         return 3

@@ -14,7 +14,7 @@ from portlayer.errors import PortLayerError
 from portlayer.portlayer_pb2 import Reason
 from portlayer.storage import ImageStore
 from tests.archive.support import entry, root, snapshot, tar, unpack
-from tests.system.disks.lab import DISK_BYTES, OWNER, Lab, container_id, digest, stream
+from tests.system.disks.lab import DISK_BYTES, OWNER, Lab, cancel_after, container_id, digest, stream
 
 pytestmark = pytest.mark.system
 
@@ -222,6 +222,16 @@ async def test_a_cancelled_put_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     lab.assert_nothing_left()
+
+
+async def test_a_put_that_is_cancelled_too_late_has_happened(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = await lab.images()
+    with monkeypatch.context() as patch:
+        await cancel_after(patch, "publish", lab.put(images, BASE))
+    assert [info.chain_id for info in images.list()] == [digest(BASE)]
+    await lab.put(images, BASE)
 
 
 async def test_the_source_is_not_read_faster_than_the_disk_takes_it(lab: Lab) -> None:
