@@ -13,13 +13,14 @@ import tarfile
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from engine.build import copying, download
+from engine.build import copying
 from engine.build.context import Tree, clean, has_wildcards
 from engine.build.copying import CopyPlan, Found
 from engine.build.owners import parse_mode, parse_owner
 from engine.dockerfile.instructions import Copy, Instruction
 from engine.dockerfile.settings import apply
 from engine.http import ApiError, BadRequest
+from engine.images import download
 from engine.images.index import StoredImage
 from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
@@ -39,7 +40,7 @@ async def work_directory(builder: Builder, state: State, instruction: Instructio
 
     @contextlib.asynccontextmanager
     async def made() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
-        async with builder.workplace(state.image, state.config, ()) as place:
+        async with builder.workplace(state.image, {}, ()) as place:
             missing = await _missing(place, path)
             if missing and missing[0] == "":
                 raise ApiError(f"cannot mkdir: {path} is not a directory", status=500)
@@ -77,7 +78,7 @@ async def copy_files(builder: Builder, state: State, instruction: Copy) -> None:
 
         @contextlib.asynccontextmanager
         async def made() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
-            async with builder.workplace(state.image, state.config, ()) as place:
+            async with builder.workplace(state.image, {}, ()) as place:
                 plan = await _plan(
                     builder,
                     place,

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from engine.build.builder import Builder, CommandFailed
 from engine.build.cache import BuildCache
 from engine.build.context import Tree
-from engine.build.download import fetch_raw
 from engine.build.ignore import excluded
 from engine.build.options import BUILDKIT, BuildOptions, parse_options
 from engine.containers import translation
@@ -21,6 +20,7 @@ from engine.dockerfile.errors import DockerfileError
 from engine.dockerfile.instructions import Dockerfile, parse_dockerfile
 from engine.dockerfile.source import SIZE_LIMIT, parse_source
 from engine.http import ApiError, BadRequest, Request, Response, Router, Unsupported, json_response
+from engine.images.download import fetch_raw
 from engine.images.load import fill
 from engine.images.progress import Kept, Progress
 from engine.images.service import ImageService

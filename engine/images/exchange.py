@@ -19,6 +19,7 @@ from engine.http import (
     streamed,
 )
 from engine.images.changes import apply_changes
+from engine.images.download import fetch_raw
 from engine.images.progress import Progress
 from engine.images.pull import pull_error
 from engine.images.save import SavedImage, archive, choose
@@ -84,21 +85,26 @@ class _Exchange:
 
     async def _import(self, request: Request, platform: Platform) -> Response:
         query = request.query
-        if query.text("fromSrc") != "-":
-            raise Unsupported("importing from a URL is not supported: download it and import the file")
+        url = query.text("fromSrc")
         name = new_name(query.text("repo"), query.text("tag")) if query.text("repo") else None
-        image = await self._service.loader.import_(
-            request.stream(),
-            config=apply_changes(query.all("changes")),
-            platform=platform,
-            comment=query.text("message") or "Imported from -",
-            name=name,
-        )
-        self._service.published("import", image)
-        if name is not None:
-            self._service.publish("tag", image.id, name.familiar, image)
+        config = apply_changes(query.all("changes"))
 
         async def work(progress: Progress) -> None:
+            with self._service.spool.file() as fetched:
+                if url != "-":
+                    target = url if "://" in url else f"http://{url}"
+                    progress.message(f"Downloading from {target}")
+                    await fetch_raw(self._service.transport, target, fetched)
+                image = await self._service.loader.import_(
+                    request.stream() if url == "-" else fetched.content(),
+                    config=config,
+                    platform=platform,
+                    comment=query.text("message") or f"Imported from {url}",
+                    name=name,
+                )
+            self._service.published("import", image)
+            if name is not None:
+                self._service.publish("tag", image.id, name.familiar, image)
             progress.message(image.id)
 
         return await reporting(work)

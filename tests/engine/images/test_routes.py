@@ -119,7 +119,6 @@ async def test_pull_without_a_tag_takes_all_of_them(api: Api, registry: FakeRegi
         ("fromImage=a&tag=1&platform=x/y/z/q", 400, "invalid platform"),
         ("", 400, "fromImage or fromSrc must be given"),
         ("fromImage=a&tag=1&changes=CMD x", 501, "changes goes with fromSrc"),
-        ("fromSrc=http://x/y", 501, "importing from a URL is not supported"),
     ],
 )
 async def test_pulls_that_cannot_begin_have_a_status(

@@ -1,4 +1,4 @@
-"""What a build fetches by URL: ADD, and a remote context. With the daemon's proxies, within limits."""
+"""What is fetched by URL: an import, ADD, a remote context. By the daemon's proxies, within limits."""
 
 from __future__ import annotations
 
