@@ -96,7 +96,7 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-display", "none"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off,dump-guest-core=off"),
-        *("-accel", "tcg,tb-size=80"),
+        *("-accel", "tcg,tb-size=96"),
         *("-cpu", "max,-erms"),
         *("-smp", "2"),
         *("-m", "768M"),
@@ -187,7 +187,9 @@ def test_kvm_uses_the_hosts_processor_and_its_own_clock() -> None:
     assert options(arguments, "-accel") == ["kvm"]
     assert options(arguments, "-cpu") == ["host"]
     words = kernel_arguments(boot, vcpus=1).split()
-    assert not {"nokaslr", "noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(words)
+    assert not {"nokaslr", "noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(
+        words
+    )
     assert "tsc_early_khz" not in kernel_arguments(boot, vcpus=1)
 
 
