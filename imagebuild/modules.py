@@ -41,7 +41,7 @@ BOOT: dict[str, tuple[str, ...]] = {
 
 # Loaded by the kernel itself through modprobe when a workload asks.
 ON_DEMAND = (
-    "overlay fuse isofs nfs nfsv3 nfsv4 vmw_vsock_virtio_transport vsock_loopback bridge veth tun "
+    "overlay fuse virtiofs isofs nfs nfsv3 nfsv4 vmw_vsock_virtio_transport vsock_loopback bridge veth tun "
     "dummy vxlan macvlan ipvlan br_netfilter nf_tables nft_ct nft_nat nft_masq nft_redir "
     "nft_reject_inet nft_chain_nat nft_compat nft_limit nft_log nft_fib_inet nf_conntrack_netlink "
     "ip_tables iptable_nat iptable_filter iptable_mangle iptable_raw ip6_tables ip6table_nat "

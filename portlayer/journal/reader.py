@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from portlayer.journal.records import LONGEST_RECORD, Entry, Scanner
 
@@ -26,6 +27,7 @@ __all__ = ["JournalReader", "OpenFile", "Position", "Snapshot"]
 
 BLOCK = 1 << 20
 _MOST_FILES = 1000
+_HEAD = 28  # a record's header and time
 HELD_LIMIT = 256 << 20  # bytes that rotation has taken away and a slow reader may still get
 
 
@@ -42,12 +44,15 @@ class OpenFile:
     fd: int
     inode: int
     size: int  # when it was opened
+    beginning: int  # what tells it from a later file with this inode's number; 0: it had not begun
 
     @classmethod
     def open(cls, path: Path) -> OpenFile:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(fd)
-        return cls(fd=fd, inode=status.st_ino, size=status.st_size)
+        head = os.pread(fd, _HEAD, 0)
+        beginning = crc32(head) if len(head) == _HEAD else 0
+        return cls(fd=fd, inode=status.st_ino, size=status.st_size, beginning=beginning)
 
     def entries(self, start: int, end: int) -> list[Entry]:
         """The records that begin in ``[start, end)`` and end by ``end``.
@@ -122,9 +127,18 @@ class JournalReader:
         self._files_change = threading.Lock()  # read() runs in a thread, hold() in the event loop
 
     @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    @property
     def file(self) -> int:
         """The snapshot's number of the file that the last entries came from."""
         return self._index
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Inode and offset behind the last entry that was read. Only after a read that found some."""
+        return self._snapshot.files[self._index].inode, self._scanner.offset
 
     def read(self) -> list[Entry]:
         """The next entries, at most a block's worth; empty at the present end."""

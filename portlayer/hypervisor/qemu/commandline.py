@@ -24,6 +24,7 @@ from portlayer.hypervisor.qemu.devices import (
     free_target,
     nic_backend,
     nic_device,
+    share_device,
 )
 
 __all__ = ["Boot", "LaunchFiles", "build", "kernel_arguments", "process_name"]
@@ -60,6 +61,7 @@ class LaunchFiles:
     journal: Path
     console: Path
     taps: Mapping[str, int] = field(default_factory=dict)  # NIC id -> descriptor
+    shares: Mapping[str, int] = field(default_factory=dict)  # tag -> descriptor, connected to its virtiofsd
     incoming: bool = False  # wait for a saved memory state instead of booting
 
 
@@ -131,6 +133,7 @@ def build(boot: Boot, config: VmConfig, files: LaunchFiles) -> list[str]:
         arguments += _vsphere(boot, files)
     arguments += _disks(boot.profile, config)
     arguments += _nics(boot.profile, config, files)
+    arguments += _shares(config, files)
     if files.incoming:
         arguments += ("-incoming", "defer")
     return arguments
@@ -217,6 +220,18 @@ def _nics(profile: Profile, config: VmConfig, files: LaunchFiles) -> list[str]:
     for nic in config.nics:
         arguments += _json("-netdev", nic_backend(nic, str(files.taps[nic.id])))
         arguments += _json("-device", nic_device(nic, profile))
+    return arguments
+
+
+def _shares(config: VmConfig, files: LaunchFiles) -> list[str]:
+    """virtiofsd reads and writes the guest's memory, so that memory must be shareable."""
+    if not config.shares:
+        return []
+    memory = {"qom-type": "memory-backend-memfd", "id": "ram", "size": config.memory_mib << 20, "share": True}
+    arguments = [*_json("-object", memory), "-machine", "memory-backend=ram"]
+    for share in config.shares:
+        arguments += ("-chardev", f"socket,id=share-{share.tag},fd={files.shares[share.tag]}")
+        arguments += _json("-device", share_device(share.tag))
     return arguments
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from portlayer.hypervisor.base import Disk, HypervisorError, Nic, VmConfig
+from portlayer.hypervisor.base import Disk, HypervisorError, Nic, Share, VmConfig
 from portlayer.hypervisor.qemu.commandline import Boot, LaunchFiles, build, kernel_arguments
 from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, Profile
 
@@ -282,3 +282,21 @@ def test_the_promised_number_of_devices_fits(profile: Profile) -> None:
 def test_vsphere_profile_without_an_iso_is_refused() -> None:
     with pytest.raises(HypervisorError, match=r"bootstrap\.iso"):
         build(dataclasses.replace(VSPHERE, iso=None), CONFIG, FILES)
+
+
+def test_shares_have_memory_that_virtiofsd_can_reach() -> None:
+    assert "memory-backend" not in " ".join(build(FAST, CONFIG, FILES))
+    config = dataclasses.replace(CONFIG, shares=(Share(tag="host-1", path=Path("/srv")),))
+    arguments = build(FAST, config, dataclasses.replace(FILES, shares={"host-1": 14}))
+    memory = json.loads(next(value for value in options(arguments, "-object") if "memfd" in value))
+    assert (memory["size"], memory["share"]) == (768 << 20, True)
+    assert "memory-backend=ram" in options(arguments, "-machine")
+    assert "socket,id=share-host-1,fd=14" in options(arguments, "-chardev")
+    assert devices(arguments)["share-host-1"]["tag"] == "host-1"
+    assert "/srv" not in " ".join(arguments)
+
+
+@pytest.mark.parametrize("share", [Share(tag="a,b", path=Path("/x")), Share(tag="a", path=Path("x"))])
+def test_odd_shares_are_refused(share: Share) -> None:
+    with pytest.raises(HypervisorError, match="share"):
+        build(FAST, dataclasses.replace(CONFIG, shares=(share,)), FILES)
