@@ -14,7 +14,7 @@ from pathlib import Path
 from imagebuild.cpio import CpioWriter, Node
 from imagebuild.elf import shared_libraries
 from imagebuild.kernels import Kernel
-from imagebuild.modules import BOOT, ON_DEMAND, module_bytes, module_order
+from imagebuild.modules import BOOT, ON_DEMAND, may_be_stripped, module_bytes, module_order
 
 __all__ = ["PROGRAMS", "Initramfs", "write_initramfs"]
 
@@ -128,9 +128,10 @@ def _module_nodes(directory: Path, release: str) -> Iterator[Node]:
                 boot[place] = tuple(dict.fromkeys(boot[place] + pci))
     lines = [" ".join((f"/{place}", *pci)) for place, pci in boot.items()]
     yield Node(name="etc/mooring/modules", mode=stat.S_IFREG | 0o644, data="\n".join([*lines, ""]).encode())
+    strip = may_be_stripped(directory)
     for path in module_order(directory, [*BOOT, *ON_DEMAND]):
         place = f"{base}/{path.with_name(path.name.split('.ko')[0] + '.ko')}"
-        yield Node(name=place, mode=stat.S_IFREG | 0o644, data=module_bytes(directory / path))
+        yield Node(name=place, mode=stat.S_IFREG | 0o644, data=module_bytes(directory / path, strip=strip))
     for index in ("modules.dep", "modules.alias", "modules.softdep", "modules.builtin"):
         text = (directory / index).read_text()
         for suffix in (".xz", ".zst", ".gz"):

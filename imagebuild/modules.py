@@ -3,17 +3,23 @@
 ``modules.dep`` (written by depmod) lists for each module the modules it needs.
 The tether loads the list front to back with finit_module(2); a module that
 is built in has no file and is skipped.
+
+Modules lose what costs an emulated kernel half a second of its boot: type
+information (BTF), which it checks, and signatures, which it verifies. Who could
+change a module of the initramfs could change the kernel beside it as well.
 """
 
 from __future__ import annotations
 
 import lzma
 import re
+import subprocess
+import tempfile
 from pathlib import Path
 
 from imagebuild.kernels import KernelError
 
-__all__ = ["BOOT", "ON_DEMAND", "module_bytes", "module_order"]
+__all__ = ["BOOT", "ON_DEMAND", "may_be_stripped", "module_bytes", "module_order"]
 
 # Needed to reach "tether ready" on one of the two machine profiles. Behind the
 # name: PCI IDs; when given, the tether loads it only if such a device is there.
@@ -70,16 +76,44 @@ def module_order(directory: Path, names: list[str]) -> list[Path]:
     return [Path(path) for path in ordered]
 
 
-def module_bytes(path: Path) -> bytes:
-    """The module's ELF image, decompressed: the guest should not spend boot time on it."""
+def module_bytes(path: Path, *, strip: bool) -> bytes:
+    """The module's ELF image, decompressed: the guest should not spend boot time on it.
+
+    Args:
+        strip: leave type information and signature out.
+    """
     data = path.read_bytes()
     if path.suffix == ".xz":
-        return lzma.decompress(data)
-    if path.suffix == ".zst":
+        data = lzma.decompress(data)
+    elif path.suffix == ".zst":
         import zstandard
 
-        return zstandard.ZstdDecompressor().stream_reader(data).read()
-    return data
+        data = zstandard.ZstdDecompressor().stream_reader(data).read()
+    return _stripped(data, path.name) if strip else data
+
+
+def may_be_stripped(directory: Path) -> bool:
+    """Whether the kernel of these modules is known to load them unsigned; its configuration says so."""
+    places = [
+        directory / "config",
+        *(root / f"boot/config-{directory.name}" for root in directory.parents[2:4]),
+    ]
+    for place in places:
+        if place.is_file():
+            return "CONFIG_MODULE_SIG_FORCE=y" not in place.read_text().splitlines()
+    return False
+
+
+def _stripped(module: bytes, name: str) -> bytes:
+    with tempfile.NamedTemporaryFile(prefix="mooring-module-") as file:
+        file.write(module)
+        file.flush()
+        # A signature lies behind the ELF image and is not copied.
+        command = ["objcopy", "--strip-debug", "--remove-section=.BTF", file.name]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise KernelError(f"objcopy cannot strip {name}: {result.stderr.strip()[-1000:]}")
+        return Path(file.name).read_bytes()
 
 
 def _module_name(path: str) -> str:

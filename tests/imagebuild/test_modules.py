@@ -47,6 +47,35 @@ def test_dashes_and_underscores_are_one(tree: Path) -> None:
 
 def test_modules_are_stored_decompressed(tmp_path: Path) -> None:
     (tmp_path / "m.ko.xz").write_bytes(lzma.compress(b"\x7fELF"))
-    assert modules.module_bytes(tmp_path / "m.ko.xz") == b"\x7fELF"
+    assert modules.module_bytes(tmp_path / "m.ko.xz", strip=False) == b"\x7fELF"
     (tmp_path / "m.ko").write_bytes(b"\x7fELF")
-    assert modules.module_bytes(tmp_path / "m.ko") == b"\x7fELF"
+    assert modules.module_bytes(tmp_path / "m.ko", strip=False) == b"\x7fELF"
+
+
+def test_a_stripped_module_has_lost_its_signature(tmp_path: Path) -> None:
+    image = Path("/bin/true").read_bytes()
+    (tmp_path / "m.ko").write_bytes(image + b"signature~Module signature appended~\n")
+    stripped = modules.module_bytes(tmp_path / "m.ko", strip=True)
+    assert stripped.startswith(b"\x7fELF")
+    assert b"Module signature appended" not in stripped
+
+
+def test_what_is_no_module_cannot_be_stripped(tmp_path: Path) -> None:
+    (tmp_path / "m.ko").write_bytes(b"text")
+    with pytest.raises(KernelError, match=r"m\.ko"):
+        modules.module_bytes(tmp_path / "m.ko", strip=True)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "expected"),
+    [("# CONFIG_MODULE_SIG_FORCE is not set\n", True), ("CONFIG_MODULE_SIG_FORCE=y\n", False), (None, False)],
+)
+def test_modules_are_stripped_where_the_kernel_takes_them_so(
+    tmp_path: Path, configuration: str | None, expected: bool
+) -> None:
+    directory = tmp_path / "usr/lib/modules/6.1.0"
+    directory.mkdir(parents=True)
+    if configuration is not None:
+        (tmp_path / "boot").mkdir()
+        (tmp_path / "boot/config-6.1.0").write_text(configuration)
+    assert modules.may_be_stripped(directory) is expected

@@ -96,7 +96,7 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-display", "none"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off,dump-guest-core=off"),
-        *("-accel", "tcg,tb-size=80"),
+        *("-accel", "tcg,tb-size=96"),
         *("-cpu", "max,-erms"),
         *("-smp", "2"),
         *("-m", "768M"),
