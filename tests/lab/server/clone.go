@@ -61,16 +61,16 @@ func cloneVM(c *call, vm *simulator.VirtualMachine) (interface{}, types.BaseMeth
 	}
 	var made *simulator.VirtualMachine
 	var fault types.BaseMethodFault
-	work := func() error {
+	work := func() ([]*types.VirtualDisk, error) {
 		made, fault = l.clone(c, x)
-		return nil
+		return disksOf(vm.Config.Hardware.Device), nil
 	}
-	if q := l.machines.get(vm.Self).process(); q != nil && running {
-		if err := q.frozen(func() ([]*types.VirtualDisk, error) { return disksOf(vm.Config.Hardware.Device), work() }); err != nil {
+	if running {
+		if err := l.still(vm, work); err != nil {
 			return nil, &types.SystemError{Reason: err.Error()}
 		}
-	} else if err := work(); err != nil {
-		return nil, &types.SystemError{Reason: err.Error()}
+	} else {
+		_, _ = work() // fails by its fault only
 	}
 	if fault != nil {
 		return nil, fault

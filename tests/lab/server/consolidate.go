@@ -34,13 +34,7 @@ func (l *Lab) consolidate(vm *simulator.VirtualMachine, held map[string]bool) er
 		}
 		return merged, nil
 	}
-	var err error
-	if q := l.machines.get(vm.Self).process(); q != nil {
-		err = q.frozen(work)
-	} else {
-		_, err = work()
-	}
-	if err != nil {
+	if err := l.still(vm, work); err != nil {
 		return err
 	}
 	l.world.Lock()

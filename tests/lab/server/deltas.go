@@ -31,12 +31,7 @@ func (l *Lab) divert(vm *simulator.VirtualMachine, memory string) ([]*types.Virt
 		diverted, err = l.deltas(disksOf(vm.Config.Hardware.Device))
 		return diverted, err
 	}
-	var err error
-	if q := l.machines.get(vm.Self).process(); q != nil {
-		err = q.frozen(work)
-	} else {
-		_, err = work()
-	}
+	err := l.still(vm, work)
 	return diverted, err
 }
 

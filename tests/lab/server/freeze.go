@@ -42,6 +42,15 @@ func (q *qemu) frozen(f func() ([]*types.VirtualDisk, error)) (err error) {
 	return err
 }
 
+// still does work on a VM's disks while nobody writes to them.
+func (l *Lab) still(vm *simulator.VirtualMachine, work func() ([]*types.VirtualDisk, error)) error {
+	if q := l.machines.get(vm.Self).process(); q != nil {
+		return q.frozen(work)
+	}
+	_, err := work()
+	return err
+}
+
 func disksOf(devices []types.BaseVirtualDevice) []*types.VirtualDisk {
 	var disks []*types.VirtualDisk
 	for _, device := range devices {
