@@ -43,7 +43,9 @@ def mount_all(config: BootConfig) -> None:
     try:
         mount_disk(find_disk(config.root, uevents), ROOT, uevents, read_only=False)
         for number, mount in enumerate(config.mounts):
-            if mount.share and not mount.volume:
+            if mount.nfs:
+                _mount_nfs(number, mount)
+            elif mount.share and not mount.volume:
                 _mount_share(number, mount)
             else:
                 _mount_volume(number, mount, uevents)
@@ -68,6 +70,30 @@ def _mount_share(number: int, mount: Mount) -> None:
         linux.move_mount(tree, place)
     finally:
         os.close(tree)
+
+
+def _mount_nfs(number: int, mount: Mount) -> None:
+    target, place = f"{_BASE}/volume/{number}", f"{_BASE}/content/{number}"
+    for directory in (target, place):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    flags = linux.MS_RDONLY if mount.read_only else 0
+    try:
+        linux.mount(mount.source, target, mount.nfs, flags, mount.options)
+        root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        content = root
+        if mount.subpath:
+            content = linux.openat2(
+                root, mount.subpath, os.O_PATH | os.O_DIRECTORY, resolve=linux.RESOLVE_IN_ROOT
+            )
+    except OSError as error:
+        words = os.strerror(error.errno or errno.EIO).lower()
+        raise DiskError(f"{mount.source} ({mount.options}) cannot be mounted: {words}") from error
+    tree = linux.open_tree_at(content, place)
+    try:
+        linux.move_mount(tree, place)
+    finally:
+        for fd in {tree, content, root}:
+            os.close(fd)
 
 
 def _mount_volume(number: int, mount: Mount, uevents: Uevents) -> None:

@@ -294,6 +294,9 @@ class Mount(_message.Message):
     SUBPATH_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    NFS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     destination: _builtins.str
     read_only: _builtins.bool
     copy_up: _builtins.bool
@@ -304,6 +307,11 @@ class Mount(_message.Message):
     """instead of a disk: a virtio-fs tag; its root is the content …"""
     volume: _builtins.bool
     """… or, as a disk's, has it in "data" """
+    nfs: _builtins.str
+    """instead of a disk: "nfs" or "nfs4", of the export `source`"""
+    source: _builtins.str
+    options: _builtins.str
+    """as mount(2) takes them"""
     @_builtins.property
     def disk(self) -> Global___DiskAddress: ...
     def __init__(
@@ -316,10 +324,13 @@ class Mount(_message.Message):
         subpath: _builtins.str = ...,
         share: _builtins.str = ...,
         volume: _builtins.bool = ...,
+        nfs: _builtins.str = ...,
+        source: _builtins.str = ...,
+        options: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_up", b"copy_up", "destination", b"destination", "disk", b"disk", "read_only", b"read_only", "share", b"share", "subpath", b"subpath", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_up", b"copy_up", "destination", b"destination", "disk", b"disk", "nfs", b"nfs", "options", b"options", "read_only", b"read_only", "share", b"share", "source", b"source", "subpath", b"subpath", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ from portlayer.execution.boot import ROOT_DISK, read_only_volumes, shared_mount,
 from portlayer.execution.container import Container
 from portlayer.execution.events import EventHub
 from portlayer.execution.hostpaths import HostPaths
+from portlayer.execution.nfs import nfs_mount
 from portlayer.execution.record import Record
 from portlayer.execution.registry import Registry
 from portlayer.execution.rooms import Rooms, Volume
@@ -123,13 +124,13 @@ class House:
         self.shares.check(spec.host_mounts)
         for mount in spec.mounts:
             volume = self.rooms.volumes.get(mount.volume)
-            if _is_shared(volume) and not self.rooms.capabilities.max_shares:
+            if _is_shared(volume) and not volume.nfs and not self.rooms.capabilities.max_shares:
                 raise PortLayerError(
                     Reason.NOT_SUPPORTED,
                     f"volume {mount.volume} is a directory of the host: container VMs of this virtual "
                     "container host do not see the host's file system",
                 )
-            if volume.device:
+            if volume.device and not volume.nfs:
                 self.shares.check([HostMount(path=volume.device)])
 
     def disk_volumes(self, spec: ContainerSpec) -> dict[str, bool]:
@@ -144,7 +145,9 @@ class House:
         for volume, read_only in read_only_volumes(spec.mounts).items():
             info = self.rooms.volumes.get(volume)
             wanted = [mount for mount in spec.mounts if mount.volume == volume]
-            if info.device:
+            if info.nfs:
+                mounts += [nfs_mount(mount, info) for mount in wanted]
+            elif info.device:
                 more, where = self.shares.of(
                     HostMount(
                         path=info.device,

@@ -3,11 +3,13 @@
 Ours: ``VolumeStore`` (a label), ``Capacity`` (like 10GB), ``Shared`` (true: a
 directory on the host, which any number of running containers may have), in any
 case. Docker's ``local`` driver's: ``type=none``, ``o=bind[,ro]``,
-``device=/path``: a path of the host by name.
+``device=/path``: a path of the host by name; ``type=nfs`` or ``nfs4``,
+``o=addr=SERVER[,…]``, ``device=:/path``: an export that the guest mounts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +22,9 @@ __all__ = ["DEFAULT_CAPACITY", "MAX_CAPACITY", "MIN_CAPACITY", "VolumeOptions", 
 DEFAULT_CAPACITY = 10 << 30
 MIN_CAPACITY = 16 << 20  # what an ext4 with a journal needs
 MAX_CAPACITY = 2 << 40  # of a sparse VMDK
+_EXPORT = re.compile(r"[^\s:,]*:/[^\s\0]{0,1000}")
+_NFS_WORDS = re.compile(r"[A-Za-z0-9_.:=%/,-]+")
+_LONGEST_WORDS = 1000
 _BIND_WORDS = frozenset(("bind", "rbind", "ro", "rw"))
 
 
@@ -30,6 +35,8 @@ class VolumeOptions:
     shared: bool = False
     device: str = ""  # a path of the host instead of a place in the store
     read_only: bool = False
+    nfs: str = ""  # the type, when the guest mounts an export
+    nfs_options: str = ""
 
 
 def parse_options(options: Mapping[str, str], stores: Collection[str]) -> VolumeOptions:
@@ -72,16 +79,29 @@ def _capacity(name: str, text: str) -> int:
 
 def _bind(options: Mapping[str, str]) -> VolumeOptions:
     kind, words, device = (options.get(key, "") for key in ("type", "o", "device"))
+    if "capacity" in options or "shared" in options:
+        raise _refusal("volume options Capacity and Shared mean nothing for what is not in a volume store")
+    if kind in ("nfs", "nfs4"):
+        return _nfs(kind, words, device)
     given = set(words.split(",")) if words else set()
     if kind not in ("none", "bind"):
-        raise _refusal(f"volume option type={kind[:80]} is not supported: only none, with o=bind")
+        raise _refusal(f"volume option type={kind[:80]} is not supported: only nfs, and none with o=bind")
     if not given & {"bind", "rbind"} or not given <= _BIND_WORDS:
         raise _refusal(f"volume option o={words[:80]} is not supported: only bind, with ro or rw")
     if not device.startswith("/"):
         raise _refusal(f"volume option device={device[:200]}: an absolute path is wanted")
-    if "capacity" in options or "shared" in options:
-        raise _refusal("volume options Capacity and Shared mean nothing for a path of the host")
     return VolumeOptions(device=device, read_only="ro" in given)
+
+
+def _nfs(kind: str, words: str, device: str) -> VolumeOptions:
+    given = dict(word.partition("=")[::2] for word in words.split(",")) if words else {}
+    if not given.get("addr"):
+        raise _refusal(f"volume option o={words[:80]}: addr=SERVER is wanted")
+    if not _EXPORT.fullmatch(device):
+        raise _refusal(f"volume option device={device[:200]}: :/PATH is wanted")
+    if len(words) > _LONGEST_WORDS or not _NFS_WORDS.fullmatch(words):
+        raise _refusal(f"volume option o={words[:80]} is not a list of NFS mount options")
+    return VolumeOptions(device=device, read_only="ro" in given, nfs=kind, nfs_options=words)
 
 
 def _refusal(message: str) -> PortLayerError:

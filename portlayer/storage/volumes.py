@@ -53,6 +53,8 @@ class VolumeInfo:
     shared: bool = False
     device: str = ""  # a path of the host that is not ours
     device_read_only: bool = False
+    nfs: str = ""  # the file system's type, when ``device`` is an export that guests mount themselves
+    nfs_options: str = ""
     metadata: bytes
 
     @property
@@ -149,6 +151,8 @@ class VolumeStores:
                 shared=wanted.shared,
                 device=wanted.device,
                 device_read_only=wanted.read_only,
+                nfs=wanted.nfs,
+                nfs_options=wanted.nfs_options,
                 metadata=metadata,
             )
             await self._make(info)
@@ -235,6 +239,8 @@ class VolumeStores:
             "shared": info.shared,
             "device": info.device,
             "device_read_only": info.device_read_only,
+            "nfs": info.nfs,
+            "nfs_options": info.nfs_options,
             "metadata": base64.b64encode(info.metadata).decode(),
         }
         durable.write_file(directory / "volume.json", json.dumps(document, indent=1).encode())
@@ -267,6 +273,8 @@ def _load(store: str, path: Path) -> VolumeInfo:
         shared=shared,
         device=device,
         device_read_only=document.get("device_read_only", False),
+        nfs=document.get("nfs", ""),
+        nfs_options=document.get("nfs_options", ""),
         metadata=base64.b64decode(document["metadata"]),
     )
 

@@ -107,6 +107,8 @@ class FakeVolume:
     shared: bool = False
     device: str = ""
     device_read_only: bool = False
+    nfs: str = ""
+    nfs_options: str = ""
 
 
 class FakeVolumes:

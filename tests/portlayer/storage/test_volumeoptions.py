@@ -16,6 +16,10 @@ STORES = ("default", "big")
         ({"VolumeStore": "big", "capacity": "1GB"}, VolumeOptions(store="big", capacity=1 << 30)),
         ({"Shared": "true"}, VolumeOptions(shared=True)),
         ({"type": "none", "o": "bind,ro", "device": "/x"}, VolumeOptions(device="/x", read_only=True)),
+        (
+            {"type": "nfs", "o": "addr=files,vers=4.2,ro", "device": ":/x"},
+            VolumeOptions(device=":/x", nfs="nfs", nfs_options="addr=files,vers=4.2,ro", read_only=True),
+        ),
     ],
 )
 def test_options(options: dict[str, str], expected: VolumeOptions) -> None:
@@ -30,7 +34,10 @@ def test_options(options: dict[str, str], expected: VolumeOptions) -> None:
         ({"Shared": "maybe"}, "neither true nor false"),
         ({"Shared": "true", "Capacity": "1GB"}, "no capacity of its own"),
         ({"Capacity": "lots"}, "'lots' is not a size"),
-        ({"type": "nfs", "o": "addr=10.0.0.1", "device": ":/x"}, "type=nfs is not supported"),
+        ({"type": "cifs", "o": "addr=10.0.0.1", "device": ":/x"}, "type=cifs is not supported"),
+        ({"type": "nfs", "device": ":/x"}, "addr=SERVER is wanted"),
+        ({"type": "nfs", "o": "addr=x", "device": "/x"}, ":/PATH is wanted"),
+        ({"type": "nfs", "o": "addr=x y", "device": ":/x"}, "not a list of NFS mount options"),
         ({"type": "none", "device": "/x"}, "o= is not supported"),
         ({"type": "none", "o": "bind,uid=3", "device": "/x"}, "o=bind,uid=3 is not supported"),
         ({"type": "none", "o": "bind", "device": "x"}, "an absolute path"),

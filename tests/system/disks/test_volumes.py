@@ -122,7 +122,7 @@ async def test_removal(lab: Lab) -> None:
     ("fields", "words"),
     [
         ({"driver": "nfs"}, "driver 'nfs'"),
-        ({"options": {"type": "nfs"}}, "option type=nfs"),
+        ({"options": {"type": "cifs"}}, "option type=cifs"),
         ({"options": {"capacity": "lots"}}, "'lots' is not a size"),
         ({"options": {"capacity": "1m"}}, "not between"),
         ({"options": {"capacity": "3TB"}}, "not between"),
