@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from portlayer.hypervisor import rotation
 from portlayer.hypervisor.base import (
     ConcurrentAccess,
     Disk,
@@ -345,11 +346,11 @@ class Machine:
     async def rotate_journal(self, keep: int) -> None:
         async with self._held():
             monitor = None if self._run is None else await self._run.session()
-            await asyncio.to_thread(journal.shift, self._directory.journal, keep)
+            await asyncio.to_thread(rotation.shift, self._directory.journal, keep)
             await asyncio.to_thread(self._host.store.ensure_streams, self.id)
             if monitor is not None:
                 await journal.reopen(monitor, self._directory.journal)
-            await asyncio.to_thread(journal.prune, self._directory.journal, keep)
+            await asyncio.to_thread(rotation.prune, self._directory.journal, keep)
 
     async def listen(self) -> None:
         """Make a session again that ended while QEMU goes on: events would be missed."""
@@ -363,9 +364,9 @@ class Machine:
 
     def trim(self) -> None:
         """Bound what a talkative guest makes of console and log."""
-        journal.trim(self._directory.console)
+        rotation.trim(self._directory.console)
         if self._run is not None:
-            journal.trim(self._rundir.log)
+            rotation.trim(self._rundir.log)
 
     # -- inside
 
