@@ -46,10 +46,14 @@ class Steps:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def unbroken(self, step: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.shield(self.begin(step))
+
+    def begin(self, step: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A step that nobody waits for."""
         task = asyncio.ensure_future(step)
         self._running.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return task
 
     async def ended(self) -> None:
         """Wait until no step runs."""

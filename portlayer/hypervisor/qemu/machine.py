@@ -33,16 +33,16 @@ from portlayer.hypervisor.base import (
     VmEventKind,
     VmInfo,
 )
+from portlayer.hypervisor.copies import Draft, Running, check_clone, copy_disks
+from portlayer.hypervisor.durable import NEW
 from portlayer.hypervisor.qemu import hotplug, journal
 from portlayer.hypervisor.qemu.devices import check_config
-from portlayer.hypervisor.qemu.durable import NEW
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.launch import hardware, last_words, launch
 from portlayer.hypervisor.qemu.process import QemuProcess
 from portlayer.hypervisor.qemu.run import Run
 from portlayer.hypervisor.qemu.runtime import Launched
-from portlayer.hypervisor.qemu.snapshot import Draft, check_clone, copy_disks
-from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode
+from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode, encode
 
 __all__ = ["Machine"]
 
@@ -316,7 +316,7 @@ class Machine:
                 else:
                     async with self._run.memory_saved(draft.memory, running=self._power is PowerState.ON):
                         await copy_disks(self._record.config.disks, draft.path)
-                await asyncio.to_thread(draft.finish, self._record)
+                await asyncio.to_thread(draft.finish, encode(self._record))
             except OSError as error:
                 raise HypervisorError(f"VM {self.id[:12]}: snapshot {name}: {error}") from error
             finally:
@@ -326,7 +326,9 @@ class Machine:
     async def state_for(self, clone: VmConfig) -> AsyncIterator[Path | None]:
         """A file with this VM's memory for ``clone`` to start from; None when this VM is off."""
         async with self._held():
-            check_clone(self._record.config, clone, None if self._run is None else self._run.launched)
+            check_clone(
+                self._record.config, clone, None if self._run is None else _running(self._run.launched)
+            )
             if self._run is None:
                 yield None
                 return
@@ -428,6 +430,10 @@ def _with(devices: Sequence[T], device: T) -> tuple[T, ...]:
     if device not in result:
         result.append(device)
     return tuple(result)
+
+
+def _running(launched: Launched) -> Running:
+    return Running(disks=tuple(launched.disks), nics=len(launched.nics), plugged=launched.plugged)
 
 
 class _Held:

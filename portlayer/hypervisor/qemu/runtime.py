@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from portlayer.hypervisor.base import HypervisorError
+from portlayer.hypervisor.durable import NEW
 from portlayer.hypervisor.qemu.commandline import process_name
-from portlayer.hypervisor.qemu.durable import NEW
 from portlayer.hypervisor.qemu.process import find_by_name, is_named, start_time
 
 __all__ = ["Launched", "RunDirectory"]

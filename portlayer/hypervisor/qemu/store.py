@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, VmConfig
-from portlayer.hypervisor.qemu.durable import NEW, remove_directory, sweep, sync_directory, write_file
+from portlayer.hypervisor.durable import NEW, remove_directory, sweep, sync_directory, write_file
 
 __all__ = ["Record", "VmDirectory", "VmStore", "decode", "encode"]
 

@@ -1,4 +1,4 @@
-"""Point-in-time copies: ``vms/<id>/snapshots/<name>/``.
+"""What can be copied of a VM: the rules that both back ends share.
 
 A snapshot is the configuration, a copy of every disk the VM may write, and, of a
 running VM, its memory. It appears under its name when it is complete. A copy, not
@@ -11,17 +11,30 @@ import asyncio
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from portlayer.hypervisor.base import Disk, HypervisorError, NotSupported, VmConfig
-from portlayer.hypervisor.qemu.durable import NEW, sync_directory, write_file
-from portlayer.hypervisor.qemu.runtime import Launched
-from portlayer.hypervisor.qemu.store import Record, encode
+from portlayer.hypervisor.durable import NEW, sync_directory, write_file
 
-__all__ = ["Draft", "check_clone", "copy_disks"]
+__all__ = ["Draft", "Running", "check_clone", "check_name", "copy_disks"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DESCRIPTOR = b"# Disk DescriptorFile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """The hardware a running VM has, which its configuration may be ahead of."""
+
+    disks: Sequence[str]
+    nics: int
+    plugged: bool  # it came or went since the start
+
+
+def check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise HypervisorError(f"snapshot name {name!r}: letters, digits, '_', '.' and '-' are possible")
 
 
 class Draft:
@@ -29,8 +42,7 @@ class Draft:
 
     def __init__(self, snapshots: Path, name: str) -> None:
         """Raises HypervisorError: the name is taken or cannot be one."""
-        if not _NAME.fullmatch(name):
-            raise HypervisorError(f"snapshot name {name!r}: letters, digits, '_', '.' and '-' are possible")
+        check_name(name)
         self.final = snapshots / name
         self.path = snapshots / f"{NEW}{name}"
         if self.final.exists():
@@ -43,8 +55,9 @@ class Draft:
     def begin(self) -> None:
         self.path.mkdir(mode=0o700, parents=True)
 
-    def finish(self, record: Record) -> None:
-        write_file(self.path / "config.json", encode(record))
+    def finish(self, document: bytes) -> None:
+        """``document``: the configuration as its back end writes it."""
+        write_file(self.path / "config.json", document)
         self.path.rename(self.final)
         sync_directory(self.final.parent)
 
@@ -70,8 +83,8 @@ async def copy_disks(disks: Sequence[Disk], target: Path) -> None:
         await asyncio.to_thread(_sync, copy)
 
 
-def check_clone(source: VmConfig, clone: VmConfig, launched: Launched | None) -> None:
-    """Whether ``clone`` can be made of ``source`` (running when ``launched`` is given).
+def check_clone(source: VmConfig, clone: VmConfig, running: Running | None) -> None:
+    """Whether ``clone`` can be made of ``source`` (which runs when ``running`` is given).
 
     A running clone goes on with the source's device state, so it must have the same
     devices in the same slots; and it must not write to what the source has open.
@@ -82,20 +95,20 @@ def check_clone(source: VmConfig, clone: VmConfig, launched: Launched | None) ->
             raise HypervisorError(
                 f"disk {disk.id}: {disk.path} is written by the source; a clone needs its own child"
             )
-    if launched is None:
+    if running is None:
         return
     if written:
         raise NotSupported(
             "a running VM that writes to a disk cannot be cloned: its memory and the disk are one"
         )
-    if launched.plugged:
+    if running.plugged:
         raise NotSupported("the VM's hardware was changed since it started: its slots cannot be told")
     differences = {
         "memory": (source.memory_mib, clone.memory_mib),
         "virtual CPUs": (source.vcpus, clone.vcpus),
         "disks": ([disk.id for disk in source.disks], [disk.id for disk in clone.disks]),
-        "running disks": (list(launched.disks), [disk.id for disk in clone.disks]),
-        "NICs": (len(launched.nics), len(clone.nics)),
+        "running disks": (list(running.disks), [disk.id for disk in clone.disks]),
+        "NICs": (running.nics, len(clone.nics)),
     }
     for what, (old, new) in differences.items():
         if old != new:
