@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from portlayer.hypervisor.base import Disk, Hypervisor, Nic
+from portlayer.hypervisor.base import Disk, Hypervisor, Nic, VmInfo
 from portlayer.hypervisor.qemu import QemuHypervisor
 from tests.contract.guest import BootFiles
 from tests.contract.namespace import private_network
@@ -37,8 +37,11 @@ class Backend(Protocol):
     def network(self) -> AbstractContextManager[None]:
         """A context in which NICs can be made."""
 
-    def kill(self, pid: int) -> None:
+    def kill(self, info: VmInfo) -> None:
         """Make a running VM's hypervisor process vanish. Returns when it has."""
+
+    def reap(self, info: VmInfo) -> None:
+        """Take note of the death of a process that nobody watched."""
 
     def remains(self) -> list[str]:
         """What is left on the host once all VMs are deleted; empty when all is well."""
@@ -93,9 +96,12 @@ class QemuBackend:
         with private_network():
             yield
 
-    def kill(self, pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # whoever watches it shall reap it
+    def kill(self, info: VmInfo) -> None:
+        os.kill(info.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, info.pid, os.WEXITED | os.WNOWAIT)  # whoever watches it shall reap it
+
+    def reap(self, info: VmInfo) -> None:
+        os.waitpid(info.pid, 0)
 
     def remains(self) -> list[str]:
         found = [str(path) for path in (self.config.run / "vm").glob("*")]

@@ -34,6 +34,7 @@ class ChannelPort:
         self._line: asyncio.StreamWriter | None = None  # to the host
         self._connected = asyncio.Event()
         self._user: asyncio.StreamWriter | None = None  # our end of the newest user's pair
+        self._theirs: asyncio.StreamWriter | None = None  # and his
         self._tasks: set[asyncio.Task[None]] = set()
         self.number = 0
 
@@ -68,7 +69,8 @@ class ChannelPort:
         self._drop_user()  # two callers at once: the later one has it
         self._user = writer
         self._spawn(self._from_user(reader, writer))
-        return await asyncio.open_connection(sock=theirs)
+        his_reader, self._theirs = await asyncio.open_connection(sock=theirs)
+        return his_reader, self._theirs
 
     async def close(self) -> None:
         self._drop_user()
@@ -92,6 +94,9 @@ class ChannelPort:
         if self._user is not None:
             self._user.transport.abort()
             self._user = None
+        if self._theirs is not None:
+            self._theirs.close()
+            self._theirs = None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The newest connection is the line: after a vMotion it is another host's."""
