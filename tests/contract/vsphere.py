@@ -95,11 +95,10 @@ class VsphereBackend:
     def nic(self, number: int) -> Nic:
         network = f"DC0_DVPG{number}"
         bridge = self.lab.ready["networks"][network]
-        if not Path("/sys/class/net", bridge).exists():
+        if subprocess.run(["ip", "link", "show", bridge], capture_output=True).returncode != 0:
             subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
-        subprocess.run(
-            ["ip", "addr", "replace", f"{self.host_address(number)}/24", "dev", bridge], check=True
-        )
+        address = f"{self.host_address(number)}/24"
+        subprocess.run(["ip", "addr", "replace", address, "dev", bridge], check=True)
         subprocess.run(["ip", "link", "set", bridge, "up"], check=True)
         return Nic(id=f"port{number}", mac=f"02:00:5e:00:00:{number:02x}", network=network)
 
