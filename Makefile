@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VCH ?= mooring
 GUEST := build/guest
 
-.PHONY: help run env test test-rooms unit soak check generate lock kernel guest bench clean setup stop
+.PHONY: help run env test test-rooms test-lab unit soak check generate lock kernel guest lab bench clean setup stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,14 @@ unit: setup ## Run the unit tests only
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
 	@$(PYTHON) -m pytest -q -m slow tests
+
+lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=false …" are its options
+	@tools/setup.sh --lab
+	@"$$(tools/lab.sh)" $(LAB)
+
+test-lab: guest ## Run the tests of the vSphere lab
+	@tools/setup.sh --lab
+	@$(PYTHON) -m pytest -q -m "not slow" tests/lab
 
 check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/ruff check .

@@ -21,7 +21,8 @@ packages=(
 )
 case "${1:-}" in
   --kernel) packages+=(linux-source-6.1 gcc make flex bison bc libelf-dev libssl-dev lz4 xz-utils) ;;
-  --test) packages+=(docker-registry mmdebstrap skopeo rpm2cpio rpm zstd iptables procps) ;;
+  --test) packages+=(docker-registry mmdebstrap skopeo rpm2cpio rpm zstd iptables procps golang-go golang-github-vmware-govmomi-dev) ;;
+  --lab) packages+=(golang-go golang-github-vmware-govmomi-dev) ;;
   --bench) packages+=(docker-registry skopeo zstd iptables procps) ;;
 esac
 missing=()

@@ -1,0 +1,7 @@
+package main
+
+import "github.com/vmware/govmomi/vim25/types"
+
+func (l *Lab) preparePermissions() {}
+
+func (l *Lab) checkPrivileges(c *call) types.BaseMethodFault { return nil }
