@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import vsphere
 from machine.certificates import generate_certificates
 from machine.errors import MachineError, NoSuchVch, ValidationFailed, VchBusy, VchExists
 from machine.places import Places
@@ -47,6 +48,8 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     if places.exists(config.name):
         raise VchExists(config.name)
     problems = validate(config, places.all())
+    if config.vsphere is not None:
+        problems += vsphere.problems(config)
     if problems:
         raise ValidationFailed(problems)
     _ensure_accounts(config)
@@ -54,6 +57,8 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     for directory in (paths.vms, paths.containers, paths.layers, paths.volumes, paths.networks, paths.kv):
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     paths.log.mkdir(exist_ok=True)
+    if config.vsphere is not None:
+        config = vsphere.place_files(config)
     config.root.chmod(0o711)
     for store in config.volume_stores.values():
         store.mkdir(mode=0o711, parents=True, exist_ok=True)

@@ -17,5 +17,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hypervisor",
         default="qemu-fast,qemu-vsphere",
-        help="back ends for tests/contract, by comma: qemu-fast, qemu-vsphere, vsphere (in the lab)",
+        help="back ends, by comma: qemu-fast, qemu-vsphere, vsphere (in the lab); tests/system: vsphere or not",
     )

@@ -92,6 +92,8 @@ class Vsphere:
     datacenter: str = ""  # "" = the only one
     pool: str = ""  # resource pool or vApp, by name or inventory path; "" = the only root pool
     folder: str = ""  # VM folder; "" = the data centre's own
+    bridge: str = ""  # port group of all bridge networks; other networks are port groups of their own name
+    local_ports: bool = False  # lab only: that port group's ports are the taps that we make
 
 
 @dataclass(frozen=True, kw_only=True)

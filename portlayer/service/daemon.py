@@ -186,4 +186,8 @@ def _channel(connect: Connect, name: str) -> TetherChannel:
 
 
 def _hypervisor(config: VchConfig) -> Hypervisor:
+    if config.hypervisor == "vsphere":
+        from portlayer.hypervisor.vsphere import VsphereHypervisor  # 60 MB of types that only this one needs
+
+        return VsphereHypervisor(config)
     return QemuHypervisor(config)

@@ -95,7 +95,7 @@ class VsphereBackend:
     def nic(self, number: int) -> Nic:
         network = f"DC0_DVPG{number}"
         bridge = self.lab.ready["networks"][network]
-        if subprocess.run(["ip", "link", "show", bridge], capture_output=True).returncode != 0:
+        if subprocess.run(["ip", "link", "show", bridge], capture_output=True, check=False).returncode != 0:
             subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
         address = f"{self.host_address(number)}/24"
         subprocess.run(["ip", "addr", "replace", address, "dev", bridge], check=True)

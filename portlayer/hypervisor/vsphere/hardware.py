@@ -350,7 +350,7 @@ def start_spec(
 ) -> tuple[Any, dict[str, str]]:
     """What makes the hardware what is configured, and the addresses its disks will have.
 
-    ``backings``: port group name -> backing of a NIC; ``channel``: the edit of the channel's port.
+    ``backings``: NIC -> what it is plugged into; ``channel``: the edit of the channel's port.
     """
     wanted = {places.remote(disk.path): disk for disk in config.disks}
     changes = [channel]
@@ -378,7 +378,7 @@ def start_spec(
     }
     changes += [remove(d) for d in nics(devices) if str(d.macAddress).lower() not in kept]
     changes += [
-        add_nic(nic, backings[nic.network], number=number)
+        add_nic(nic, backings[nic.id], number=number)
         for number, nic in enumerate(config.nics)
         if nic.mac.lower() not in kept
     ]
@@ -388,10 +388,11 @@ def start_spec(
 
 def _same_network(device: Any, backings: Mapping[str, Any], config: VmConfig) -> bool:
     nic = next(n for n in config.nics if n.mac.lower() == str(device.macAddress).lower())
-    wanted = backings[nic.network]
+    wanted = backings[nic.id]
     have = device.backing
     if type(have) is not type(wanted):
         return False
     if isinstance(wanted, _device.VirtualEthernetCard.DistributedVirtualPortBackingInfo):
-        return bool(have.port.portgroupKey == wanted.port.portgroupKey)
+        same = have.port.portgroupKey == wanted.port.portgroupKey
+        return bool(same and wanted.port.portKey in (None, have.port.portKey))
     return bool(have.deviceName == wanted.deviceName)

@@ -89,7 +89,7 @@ class VsphereHypervisor:
             collector=collector,
             place=place,
             places=places,
-            networks=Networks(session, place.datacenter),
+            networks=Networks(session, place.datacenter, target),
             seal=seal,
             emit=self._watchers.emit,
         )

@@ -295,7 +295,7 @@ class Machine:
     async def _prepare(self, port: ChannelPort) -> None:
         await port.listen(self._host.target.channel_host)
         config = self._record.config
-        backings = {nic.network: await self._host.networks.backing(nic.network) for nic in config.nics}
+        backings = {nic.id: await self._host.networks.backing(nic) for nic in config.nics}
 
         async def build(seen: Mapping[str, Any]) -> Any:
             devices = seen[_DEVICES]
@@ -426,7 +426,7 @@ class Machine:
             config = self._record.config
             wanted = dataclasses.replace(config, nics=_with(config.nics, nic))
             hardware.check_config(wanted)
-            backing = await self._host.networks.backing(nic.network)
+            backing = await self._host.networks.backing(nic)
 
             def change(devices: list[Any]) -> tuple[list[Any], dict[str, str]]:
                 if hardware.nic_device(devices, nic.mac) is not None:

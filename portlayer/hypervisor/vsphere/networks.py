@@ -10,9 +10,10 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from portlayer.hypervisor.base import HypervisorError
+from portlayer.hypervisor.base import HypervisorError, Nic
 from portlayer.hypervisor.vsphere.collector import retrieve
 from portlayer.hypervisor.vsphere.session import Session
+from vch.config import Vsphere
 
 __all__ = ["Networks"]
 
@@ -21,22 +22,41 @@ _Card = vim.vm.device.VirtualEthernetCard
 
 
 class Networks:
-    def __init__(self, session: Session, datacenter: Any) -> None:
+    def __init__(self, session: Session, datacenter: Any, target: Vsphere) -> None:
         self._session = session
         self._datacenter = datacenter
+        self._target = target
         self._backings: dict[str, Any] = {}
 
-    async def backing(self, name: str) -> Any:
-        """
+    async def backing(self, nic: Nic) -> Any:
+        """Its port group: the one of its network's name, or that of all bridge networks.
+
         Raises:
-            HypervisorError: there is no such port group.
+            HypervisorError: there is neither.
         """
+        found = await self._look_up(nic.network)
+        if found is not None:
+            return found
+        bridge = self._target.bridge
+        if not bridge:
+            raise HypervisorError(f"no such interface: there is no port group {nic.network!r}")
+        found = await self._look_up(bridge)
+        if found is None:
+            raise HypervisorError(f"no such interface: there is no port group {bridge!r} for bridge networks")
+        if self._target.local_ports:
+            if not isinstance(found, _Card.DistributedVirtualPortBackingInfo):
+                raise HypervisorError(f"port group {bridge!r} is not distributed: it has no ports to name")
+            return _Card.DistributedVirtualPortBackingInfo(
+                port=vim.dvs.PortConnection(
+                    portgroupKey=found.port.portgroupKey, switchUuid=found.port.switchUuid, portKey=nic.id
+                )
+            )
+        return found
+
+    async def _look_up(self, name: str) -> Any | None:
         if name not in self._backings:
             self._backings = await self._session.read(self._read, "list the port groups")
-        try:
-            return self._backings[name]
-        except KeyError as error:
-            raise HypervisorError(f"no such interface: there is no port group {name!r}") from error
+        return self._backings.get(name)
 
     def forget(self) -> None:
         """Port groups may have changed: look again."""

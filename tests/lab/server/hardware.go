@@ -94,12 +94,12 @@ func diskDevice(d *types.VirtualDisk, uuids bool) arguments {
 }
 
 func (b *launch) nic(card *types.VirtualEthernetCard) error {
-	tap, err := b.lab.openTap(networkKey(card.Backing))
+	tap, err := b.lab.openTap(card.Backing)
 	if err != nil {
 		return err
 	}
 	b.object("-netdev", arguments{"type": "tap", "id": nodeName(card.Key), "fd": fmt.Sprint(b.pass(tap))})
-	b.object("-device", nicDevice(card, "pcie.0"))
+	b.object("-device", nicDevice(card, "hot"))
 	return nil
 }
 

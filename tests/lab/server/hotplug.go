@@ -63,7 +63,7 @@ func (q *qemu) plug(device types.BaseVirtualDevice) error {
 }
 
 func (q *qemu) plugNIC(card *types.VirtualEthernetCard) error {
-	tap, err := q.lab.openTap(networkKey(card.Backing))
+	tap, err := q.lab.openTap(card.Backing)
 	if err != nil {
 		return err
 	}

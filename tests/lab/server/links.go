@@ -50,8 +50,8 @@ func (l *Lab) openBridge(network string) (string, error) {
 	n := &l.networks
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.bridges[name] {
-		return name, nil
+	if n.bridges[name] || ipTool("link", "show", name) == nil {
+		return name, nil // ours, or whoever made it before us uses it as that network's uplink
 	}
 	if err := l.run.noteLink(name); err != nil {
 		return "", err
@@ -90,34 +90,64 @@ func ipTool(arguments ...string) error {
 
 const (
 	tunSetIff  = 0x400454ca
+	tunGetIff  = 0x800454d2
 	iffTap     = 0x0002
 	iffNoPI    = 0x1000
 	iffVnetHdr = 0x4000
 )
 
 // openTap makes a tap in the network's bridge. It is gone when the last
-// descriptor is closed.
-func (l *Lab) openTap(network string) (*os.File, error) {
-	bridge, err := l.openBridge(network)
+// descriptor is closed. A distributed port whose key is the name of a tap is
+// that tap: the port layer on this host has made it, with its own bridge and rules.
+func (l *Lab) openTap(backing types.BaseVirtualDeviceBackingInfo) (*os.File, error) {
+	if port := localPort(backing); port != "" {
+		return attachTap(port)
+	}
+	bridge, err := l.openBridge(networkKey(backing))
 	if err != nil {
 		return nil, err
 	}
+	f, err := attachTap("labtap%d")
+	if err != nil {
+		return nil, err
+	}
+	if err := ipTool("link", "set", tapName(f), "master", bridge, "up"); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func localPort(backing types.BaseVirtualDeviceBackingInfo) string {
+	b, ok := backing.(*types.VirtualEthernetCardDistributedVirtualPortBackingInfo)
+	if !ok || b.Port.PortKey == "" {
+		return ""
+	}
+	if ipTool("link", "show", b.Port.PortKey) != nil {
+		return ""
+	}
+	return b.Port.PortKey
+}
+
+func tapName(f *os.File) string {
+	var request [40]byte
+	_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), tunGetIff, uintptr(unsafe.Pointer(&request[0])))
+	return strings.TrimRight(string(request[:16]), "\x00")
+}
+
+// attachTap opens the tap of that name, made if it does not exist.
+func attachTap(name string) (*os.File, error) {
 	fd, err := syscall.Open("/dev/net/tun", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/net/tun: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "tap")
 	var request [40]byte
-	copy(request[:], "labtap%d")
+	copy(request[:15], name)
 	*(*uint16)(unsafe.Pointer(&request[16])) = iffTap | iffNoPI | iffVnetHdr
 	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), tunSetIff, uintptr(unsafe.Pointer(&request[0]))); e != 0 {
 		f.Close()
 		return nil, fmt.Errorf("TUNSETIFF: %w", e)
-	}
-	name := strings.TrimRight(string(request[:16]), "\x00")
-	if err := ipTool("link", "set", name, "master", bridge, "up"); err != nil {
-		f.Close()
-		return nil, err
 	}
 	return f, nil
 }
