@@ -3,8 +3,9 @@
 ESXi (not the VM) connects to ``tcp://<us>:<port>``, one port of ours for each VM,
 so that the port says whose bytes these are and no guest's word is taken for it.
 The connection outlives its users: a user gets one end of a socket pair, a newer
-user takes the older one's place, and what a guest says to nobody is dropped, as a
-serial line does.
+user takes the older one's place, and what is said to nobody is dropped, both ways, as
+a serial line does: a guest that has not opened its port yet would otherwise find
+minutes of resets in front of the first thing that matters.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class ChannelPort:
         self._server: asyncio.Server | None = None
         self._line: asyncio.StreamWriter | None = None  # to the host
         self._connected = asyncio.Event()
+        self._listening = False  # the guest has opened its end
         self._user: asyncio.StreamWriter | None = None  # our end of the newest user's pair
         self._theirs: asyncio.StreamWriter | None = None  # and his
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,6 +47,10 @@ class ChannelPort:
         """
         self._server = await asyncio.start_server(self._accept, host, number, limit=_PIECE, backlog=4)
         self.number = self._server.sockets[0].getsockname()[1]
+
+    def guest_listens(self) -> None:
+        """From now on it gets what is said to it."""
+        self._listening = True
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A fresh stream to the guest; the older one ends.
@@ -135,10 +141,9 @@ class ChannelPort:
         try:
             with contextlib.suppress(ConnectionError):
                 while data := await reader.read(_PIECE):
-                    await self._connected.wait()
                     line = self._line
-                    if line is None or self._user is not writer:
-                        return
+                    if not self._listening or line is None:
+                        continue
                     line.write(data)
                     await line.drain()
         finally:

@@ -40,7 +40,8 @@ def is_lost_session(error: BaseException) -> bool:
 def describe(fault: BaseException) -> str:
     """One line with what the fault knows, in the words of its class when it has no message."""
     words = [type(fault).__name__.rsplit(".", 1)[-1]]
-    message = str(getattr(fault, "msg", "") or "").strip()
+    said = getattr(fault, "msg", "") if isinstance(fault, vmodl.MethodFault) else fault
+    message = str(said or "").strip()
     if isinstance(fault, vim.fault.FileNotFound):
         words = [f"{fault.file}: No such file"]
         message = ""

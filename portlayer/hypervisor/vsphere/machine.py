@@ -53,6 +53,7 @@ _POWER = {
     "suspended": PowerState.SUSPENDED,
 }
 _LAST_WORDS = 400
+_SILENT_GUEST = 120.0
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +114,8 @@ class Machine:
             except HypervisorError as error:
                 _log.error("VM %s: %s", self.id[:12], error)
         old, new = before.get(keys.RUN.name, ""), extra.get(keys.RUN.name, "")
+        if new and self._port is not None:
+            self._port.guest_listens()
         if old and new and old != new and self._power is PowerState.ON and not self._reset:
             # The contract knows no reboot: what was started has ended.
             self._reset = "the guest was reset"
@@ -183,6 +186,7 @@ class Machine:
             number = int(str(ports.channel.backing.serviceURI).rpartition(":")[2])
             port = ChannelPort(self.id)
             self._port = port
+            port.guest_listens()
             try:
                 await port.listen(self._host.target.channel_host, number)
             except OSError as error:
@@ -276,6 +280,7 @@ class Machine:
                 restores = keys.RESTORES.name in self._extra
                 await (self._prepare_clone(port) if restores else self._prepare(port))
                 self._port = port
+                self._spawn(self._expect_guest(port))
                 await self.calls.settle(
                     self.calls.vm.PowerOnVM_Task, "power on", lambda power: power == "poweredOn"
                 )
@@ -286,6 +291,11 @@ class Machine:
                 await port.close()
                 raise self._launch_error(error) from error
             return self.info()
+
+    async def _expect_guest(self, port: ChannelPort) -> None:
+        """A guest that cannot say by guestinfo that it listens is spoken to all the same."""
+        await asyncio.sleep(0 if keys.RUN.name in self._extra else _SILENT_GUEST)
+        port.guest_listens()
 
     def _launch_error(self, error: BaseException) -> HypervisorError:
         if isinstance(error, (InvalidState, NoSuchVm)):

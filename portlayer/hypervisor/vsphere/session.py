@@ -19,7 +19,6 @@ import asyncio
 import json
 import logging
 import random
-import ssl
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from pyVmomi import vim
 
 from portlayer.hypervisor.base import HypervisorError
 from portlayer.hypervisor.vsphere.faults import BUSY, LOST, Unanswered, describe, translate
+from portlayer.hypervisor.vsphere.pin import tls_context
 from vch.config import Vsphere
 
 __all__ = ["Session", "read_credentials"]
@@ -171,15 +171,10 @@ class Session:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def _connect(self) -> None:
-        context = ssl.create_default_context()
-        if self._target.thumbprint:  # the pin is stricter than any authority; SoapStubAdapter checks it
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         self._stub = SmartStubAdapter(
             host=self._target.host,
             port=self._target.port,
-            sslContext=context,
-            thumbprint=self._target.thumbprint or None,
+            sslContext=tls_context(self._target.thumbprint),
             poolSize=THREADS,
             httpConnectionTimeout=ANSWER_TIMEOUT,
         )
