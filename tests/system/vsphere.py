@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.lab.process import LabProcess
-from tests.system.harness import Host
+from tests.system.harness import ROOT, Host
 
 __all__ = ["lab_in", "vch_options"]
 
@@ -22,6 +23,7 @@ print(hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest())
 def lab_in(host: Host) -> Iterator[LabProcess]:
     lab = LabProcess(host.directory / "lab", prefix=host.wrap([]))
     try:
+        host.run(sys.executable, "-m", "tests.system.vsphere", json.dumps(lab.ready), cwd=ROOT)
         host.state = lab.datastore / "state"
         yield lab
     finally:
@@ -41,3 +43,23 @@ def vch_options(host: Host, lab: LabProcess) -> list[str]:
         *("--image-store", "LocalDS_0", "--datastore-mount", str(lab.datastore)),
         *("--bridge-network", "DC0_DVPG0", "--local-ports"),
     ]
+
+
+def open_firewalls(ready: dict[str, str]) -> None:
+    """What an administrator does: let the hosts dial our serial ports."""
+    from pyVim.connect import SmartConnect
+    from pyVmomi import vim
+
+    host, _, port = ready["url"].partition("//")[2].partition(":")
+    instance = SmartConnect(
+        host=host, port=int(port), user=ready["user"], pwd=ready["password"], disableSslCertValidation=True
+    )
+    content = instance.RetrieveContent()
+    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
+    for each in view.view:
+        each.configManager.firewallSystem.EnableRuleset("remoteSerialPort")
+    content.sessionManager.Logout()
+
+
+if __name__ == "__main__":
+    open_firewalls(json.loads(sys.argv[1]))

@@ -239,7 +239,7 @@ def _read_hosts(session: Session, inventory: Inventory, compute: Entity) -> tupl
     paths = [
         "runtime.connectionState",
         "runtime.inMaintenanceMode",
-        "config.firewall",
+        "configManager.firewallSystem",
         "datastore",
         "network",
     ]
@@ -248,10 +248,11 @@ def _read_hosts(session: Session, inventory: Inventory, compute: Entity) -> tupl
         propSet=[_PC.PropertySpec(type=vim.HostSystem, pathSet=paths)],
     )
     found = retrieve(session.content, spec)
+    firewalls = _firewalls(session, [values for _, values in found.values()])
     facts = []
     for host in hosts:
         values = found[host.id][1]
-        firewall = values.get("config.firewall")
+        firewall = firewalls.get(getattr(values.get("configManager.firewallSystem"), "_moId", ""))
         facts.append(
             HostFacts(
                 name=host.name,
@@ -265,6 +266,18 @@ def _read_hosts(session: Session, inventory: Inventory, compute: Entity) -> tupl
             )
         )
     return tuple(facts)
+
+
+def _firewalls(session: Session, hosts: list[dict[str, Any]]) -> dict[str, Any]:
+    path = "configManager.firewallSystem"
+    systems = [values[path] for values in hosts if path in values]
+    if not systems:
+        return {}
+    spec = _PC.FilterSpec(
+        objectSet=[_PC.ObjectSpec(obj=system) for system in systems],
+        propSet=[_PC.PropertySpec(type=vim.host.FirewallSystem, pathSet=["firewallInfo"])],
+    )
+    return {key: values.get("firewallInfo") for key, (_, values) in retrieve(session.content, spec).items()}
 
 
 def _features(content: Any, host: str) -> frozenset[str] | None:
