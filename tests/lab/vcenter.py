@@ -24,7 +24,11 @@ class VCenter:
         self.stub = SoapStubAdapter(host="127.0.0.1", port=lab.port, sslContext=insecure(), version=version)
         self.instance = vim.ServiceInstance("ServiceInstance", self.stub)
         self.content = self.instance.RetrieveContent()
-        self.login()
+        try:
+            self.login()
+        except vim.fault.InvalidLogin:
+            self.close()
+            raise
         (self.datacenter,) = self.content.rootFolder.childEntity
         self.folder = self.datacenter.vmFolder
         self.cluster = next(

@@ -30,6 +30,11 @@ func createChildVM(c *call) (interface{}, types.BaseMethodFault) {
 func (l *Lab) childFolder(pool types.ManagedObjectReference) (types.ManagedObjectReference, types.BaseMethodFault) {
 	l.world.RLock()
 	defer l.world.RUnlock()
+	return childFolderHeld(pool)
+}
+
+// childFolderHeld is childFolder for a caller that holds the world.
+func childFolderHeld(pool types.ManagedObjectReference) (types.ManagedObjectReference, types.BaseMethodFault) {
 	if app, ok := simulator.Map.Get(pool).(*simulator.VirtualApp); ok && app.ParentFolder != nil {
 		return *app.ParentFolder, nil
 	}

@@ -52,8 +52,10 @@ func datastoreOf(name string) *simulator.Datastore {
 // serveFolder is the datastores' HTTP access: a session's cookie or basic
 // authentication, then GET, HEAD, ranges, PUT and DELETE.
 func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
-	name, password, basic := r.BasicAuth()
-	if l.sessions.find(r) == nil && !(basic && l.sessions.valid(name, password)) {
+	user, password, basic := r.BasicAuth()
+	if session := l.sessions.find(r); session != nil {
+		user = session.UserName
+	} else if !basic || !l.sessions.valid(user, password) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
@@ -64,6 +66,14 @@ func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ds := datastoreOf(datastorePath(file))
+	privilege := "Datastore.FileManagement"
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		privilege = "Datastore.Browse"
+	}
+	if ds == nil || !l.mayUse(user, privilege, ds) {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		http.ServeFile(w, r, file)

@@ -43,7 +43,7 @@ func (l *Lab) planDevices(vm *simulator.VirtualMachine, changes []types.BaseVirt
 		case types.VirtualDeviceConfigSpecOperationAdd:
 			fault = l.planAdd(p, vm, spec, changes, invalid)
 		case types.VirtualDeviceConfigSpecOperationEdit:
-			fault = l.planEdit(p, vm, spec, invalid)
+			fault = l.planEdit(p, spec, invalid)
 		case types.VirtualDeviceConfigSpecOperationRemove:
 			fault = l.planRemove(p, spec, invalid)
 		default:
@@ -91,7 +91,7 @@ func (l *Lab) planAdd(p *plan, vm *simulator.VirtualMachine, spec *types.Virtual
 			return fault
 		}
 	case types.BaseVirtualEthernetCard:
-		if fault := l.planNIC(vm, device.GetVirtualEthernetCard(), invalid); fault != nil {
+		if fault := l.planNIC(device.GetVirtualEthernetCard(), invalid); fault != nil {
 			return fault
 		}
 	}
@@ -101,7 +101,7 @@ func (l *Lab) planAdd(p *plan, vm *simulator.VirtualMachine, spec *types.Virtual
 	return nil
 }
 
-func (l *Lab) planEdit(p *plan, vm *simulator.VirtualMachine, spec *types.VirtualDeviceConfigSpec, invalid *types.InvalidDeviceSpec) types.BaseMethodFault {
+func (l *Lab) planEdit(p *plan, spec *types.VirtualDeviceConfigSpec, invalid *types.InvalidDeviceSpec) types.BaseMethodFault {
 	d := spec.Device.GetVirtualDevice()
 	i, old := p.find(d.Key)
 	if old == nil {
@@ -125,7 +125,7 @@ func (l *Lab) planEdit(p *plan, vm *simulator.VirtualMachine, spec *types.Virtua
 		if c.MacAddress == "" {
 			c.MacAddress = old.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard().MacAddress
 		}
-		if fault := l.planNIC(vm, c, invalid); fault != nil {
+		if fault := l.planNIC(c, invalid); fault != nil {
 			return fault
 		}
 	}
@@ -339,7 +339,7 @@ func (l *Lab) commit(vm *simulator.VirtualMachine, p *plan) {
 			}
 		case types.BaseVirtualEthernetCard:
 			nics++
-			if network := networkOf(vm, d.GetVirtualEthernetCard()); network != nil {
+			if network := networkOf(d.GetVirtualEthernetCard()); network != nil {
 				networks = append(networks, *network)
 			}
 		}

@@ -5,9 +5,35 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
+
+func init() {
+	handlers["EventManager.QueryEvents"] = queryEvents
+}
+
+const maxEvents = 1000
+
+// queryEvents gives the newest thousand events; the library's gives ten.
+func queryEvents(c *call) (interface{}, types.BaseMethodFault) {
+	r := c.method.Body.(*types.QueryEvents)
+	c.lab.world.Lock()
+	defer c.lab.world.Unlock()
+	answer, fault := c.lab.invoke(c.with(r.This, "CreateCollectorForEvents", &types.CreateCollectorForEvents{This: r.This, Filter: r.Filter}))
+	if fault != nil {
+		return nil, fault
+	}
+	ref := answer.(*methods.CreateCollectorForEventsBody).Res.Returnval
+	collector := c.session.Get(ref).(*simulator.EventHistoryCollector)
+	if _, fault := c.lab.invoke(c.with(ref, "SetCollectorPageSize", &types.SetCollectorPageSize{This: ref, MaxCount: maxEvents})); fault != nil {
+		return nil, fault
+	}
+	page := collector.GetLatestPage()
+	_, fault = c.lab.invoke(c.with(ref, "DestroyCollector", &types.DestroyCollector{This: ref}))
+	return &types.QueryEventsResponse{Returnval: page}, fault
+}
 
 // vmEvent is the part that all events of a VM share.
 func vmEvent(vm *simulator.VirtualMachine) types.VmEvent {

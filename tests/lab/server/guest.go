@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,48 @@ const (
 )
 
 type toolsState struct{ running bool }
+
+func init() {
+	controls["POST /lab/guest"] = controlGuest
+}
+
+// controlGuest plays the guest of a VM without QEMU: its agent comes or goes,
+// it sends a request, it powers itself off.
+func controlGuest(l *Lab, _ *http.Request, body []byte) (interface{}, error) {
+	var order struct {
+		VM       string `json:"vm"`
+		Tools    *bool  `json:"tools"`
+		Request  string `json:"request"`
+		PowerOff bool   `json:"power_off"`
+	}
+	if err := parse(body, &order); err != nil {
+		return nil, err
+	}
+	vm, err := vmByName(order.VM)
+	if err != nil {
+		return nil, err
+	}
+	m := l.machines.get(vm.Self)
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	if vm.Runtime.PowerState != poweredOn {
+		return nil, fmt.Errorf("%s is %s", order.VM, vm.Runtime.PowerState)
+	}
+	if order.Tools != nil {
+		l.toolsRunning(vm, *order.Tools)
+	}
+	answer := ""
+	if order.Request != "" {
+		answer = l.guestCall(vm, order.Request)
+	}
+	if order.PowerOff {
+		if q := m.take(); q != nil {
+			q.kill()
+		}
+		l.wentOff(vm)
+	}
+	return map[string]string{"answer": answer}, nil
+}
 
 // guestinfo adds the guest's port, and every guestinfo option whose name fits
 // as /sys/firmware/qemu_fw_cfg/by_name/opt/KEY/raw.
@@ -132,7 +175,7 @@ func guestNICs(vm *simulator.VirtualMachine) []types.GuestNicInfo {
 		if d, ok := device.(types.BaseVirtualEthernetCard); ok {
 			card := d.GetVirtualEthernetCard()
 			info := types.GuestNicInfo{MacAddress: card.MacAddress, DeviceConfigId: card.Key, Connected: card.Connectable.Connected}
-			if network := networkOf(vm, card); network != nil {
+			if network := networkOf(card); network != nil {
 				info.Network = networkName(*network)
 			}
 			all = append(all, info)

@@ -21,7 +21,7 @@ func (b *launch) scsi(c types.BaseVirtualSCSIController, number int) error {
 		return fmt.Errorf("%T: the lab boots with pvscsi only", c)
 	}
 	id := deviceID(c.GetVirtualSCSIController().Key)
-	b.object("-device", arguments{"driver": "pvscsi", "id": id, "bus": "pcie.0"})
+	b.object("-device", arguments{"driver": "pvscsi", "id": id, "bus": "pcie.0", "addr": fmt.Sprintf("%#x", 0x10+c.GetVirtualSCSIController().BusNumber)})
 	b.add("-smbios", fmt.Sprintf("type=41,designation=SCSI%d,instance=%d,kind=other,pcidev=%s",
 		c.GetVirtualSCSIController().BusNumber, number, id))
 	return nil
@@ -69,13 +69,19 @@ func diskNode(d *types.VirtualDisk, directory string) (arguments, error) {
 		vmdk["node-name"] = name
 		return vmdk, nil
 	}
-	overlay := filepath.Join(directory, fmt.Sprintf("overlay-%d.qcow2", d.Key))
-	if _, err := imageTool("create", "-q", "-f", "qcow2", "-u", "-F", "vmdk", "-b", file, overlay, fmt.Sprint(diskBytes(d))); err != nil {
-		return nil, err
+	overlay := overlayFile(directory, d.Key)
+	if _, err := os.Stat(overlay); err != nil {
+		if _, err := imageTool("create", "-q", "-f", "qcow2", "-u", "-F", "vmdk", "-b", file, overlay, fmt.Sprint(diskBytes(d))); err != nil {
+			return nil, err
+		}
 	}
 	vmdk["read-only"] = true
 	return arguments{"driver": "qcow2", "node-name": name, "backing": vmdk,
 		"file": arguments{"driver": "file", "filename": overlay}}, nil
+}
+
+func overlayFile(directory string, key int32) string {
+	return filepath.Join(directory, fmt.Sprintf("overlay-%d.qcow2", key))
 }
 
 func uuidsEnabled(option string) bool { return strings.EqualFold(option, "true") }
@@ -86,7 +92,7 @@ func diskDevice(d *types.VirtualDisk, uuids bool) arguments {
 	if uuids {
 		serial := strings.ToLower(strings.ReplaceAll(d.Backing.(*types.VirtualDiskFlatVer2BackingInfo).Uuid, "-", ""))
 		device["serial"] = serial
-		if wwn, err := strconv.ParseUint(serial[:16], 16, 64); err == nil {
+		if wwn, err := strconv.ParseUint(fmt.Sprintf("%.16s", serial), 16, 64); err == nil {
 			device["wwn"] = wwn
 		}
 	}
@@ -99,10 +105,13 @@ func (b *launch) nic(card *types.VirtualEthernetCard) error {
 		return err
 	}
 	b.object("-netdev", arguments{"type": "tap", "id": nodeName(card.Key), "fd": fmt.Sprint(b.pass(tap))})
-	b.object("-device", nicDevice(card, "hot"))
+	b.object("-device", nicDevice(card))
 	return nil
 }
 
-func nicDevice(card *types.VirtualEthernetCard, bus string) arguments {
-	return arguments{"driver": "vmxnet3", "id": deviceID(card.Key), "netdev": nodeName(card.Key), "mac": card.MacAddress, "bus": bus}
+// nicDevice has a fixed place on the bridge that lets devices come and go: a
+// machine that is restored finds every card where it was, however it came there.
+func nicDevice(card *types.VirtualEthernetCard) arguments {
+	return arguments{"driver": "vmxnet3", "id": deviceID(card.Key), "netdev": nodeName(card.Key), "mac": card.MacAddress,
+		"bus": "hot", "addr": fmt.Sprintf("%#x", *card.UnitNumber-firstNICUnit+1)}
 }

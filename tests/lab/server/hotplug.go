@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -75,7 +74,7 @@ func (q *qemu) plugNIC(card *types.VirtualEthernetCard) error {
 	if _, err := q.monitor.run("netdev_add", arguments{"type": "tap", "id": name, "fd": name}); err != nil {
 		return err
 	}
-	if _, err := q.monitor.run("device_add", nicDevice(card, "hot")); err != nil {
+	if _, err := q.monitor.run("device_add", nicDevice(card)); err != nil {
 		_, _ = q.monitor.run("netdev_del", arguments{"id": name})
 		return err
 	}
@@ -123,6 +122,6 @@ func (q *qemu) unplug(device types.BaseVirtualDevice) error {
 	if _, err := q.monitor.run("blockdev-del", arguments{"node-name": nodeName(d.Key)}); err != nil {
 		return err
 	}
-	_ = os.Remove(filepath.Join(q.directory, fmt.Sprintf("overlay-%d.qcow2", d.Key)))
+	_ = os.Remove(overlayFile(q.directory, d.Key))
 	return nil
 }

@@ -15,8 +15,8 @@ import (
 var portSerial int64
 
 // planNIC checks a card's network and gives it an address and a port.
-func (l *Lab) planNIC(vm *simulator.VirtualMachine, card *types.VirtualEthernetCard, invalid *types.InvalidDeviceSpec) types.BaseMethodFault {
-	network := networkOf(vm, card)
+func (l *Lab) planNIC(card *types.VirtualEthernetCard, invalid *types.InvalidDeviceSpec) types.BaseMethodFault {
+	network := networkOf(card)
 	if network == nil {
 		return &types.InvalidDeviceBacking{InvalidDeviceSpec: *invalid}
 	}
@@ -42,7 +42,7 @@ func (l *Lab) planNIC(vm *simulator.VirtualMachine, card *types.VirtualEthernetC
 }
 
 // networkOf finds the network that a card's backing names; nil for none.
-func networkOf(vm *simulator.VirtualMachine, card *types.VirtualEthernetCard) *types.ManagedObjectReference {
+func networkOf(card *types.VirtualEthernetCard) *types.ManagedObjectReference {
 	switch b := card.Backing.(type) {
 	case *types.VirtualEthernetCardNetworkBackingInfo:
 		for _, e := range simulator.Map.All("Network") {

@@ -37,16 +37,22 @@ func powerOn(c *call, vm *simulator.VirtualMachine) (interface{}, types.BaseMeth
 	if vm.Runtime.PowerState == poweredOn {
 		return nil, &types.InvalidPowerState{RequestedState: poweredOn, ExistingState: poweredOn}
 	}
+	c.lab.world.RLock()
+	fault := checkLocks(vm, vm.Config.Hardware.Device)
+	c.lab.world.RUnlock()
+	if fault != nil {
+		return nil, fault
+	}
 	c.lab.connectDevices(vm, true)
-	if fault := c.lab.run1(vm); fault != nil {
+	if fault := c.lab.runProcess(vm); fault != nil {
 		c.lab.connectDevices(vm, false)
 		return nil, fault
 	}
 	return c.lab.libraryTask(c)
 }
 
-// run1 makes the VM's process run: a new one, or the suspended one.
-func (l *Lab) run1(vm *simulator.VirtualMachine) types.BaseMethodFault {
+// runProcess makes the VM's process run: a new one, or the suspended one.
+func (l *Lab) runProcess(vm *simulator.VirtualMachine) types.BaseMethodFault {
 	if !l.qemu {
 		return nil
 	}

@@ -107,6 +107,12 @@ func (l *Lab) start(vm *simulator.VirtualMachine, incoming string) (started *qem
 		q.cleanUp()
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))
 	}
+	if incoming != "" {
+		if err := q.loadMemory(incoming); err != nil {
+			q.kill()
+			return nil, err
+		}
+	}
 	go q.guest.run()
 	for _, port := range q.serial {
 		go port.run()

@@ -18,14 +18,18 @@ func reconfigure(c *call, vm *simulator.VirtualMachine) (interface{}, types.Base
 	if spec.ChangeVersion != "" && spec.ChangeVersion != vm.Config.ChangeVersion {
 		return nil, new(types.ConcurrentAccess)
 	}
-	if spec.Name != "" && spec.Name != vm.Name && inFolder(*vm.Parent, spec.Name) != nil {
-		return nil, &types.DuplicateName{Name: spec.Name}
-	}
 	l.world.RLock()
+	other := inFolder(*vm.Parent, spec.Name)
 	p, fault := l.planDevices(vm, spec.DeviceChange)
+	if fault == nil && vm.Runtime.PowerState != poweredOff {
+		fault = checkLocks(vm, p.added)
+	}
 	l.world.RUnlock()
 	if fault != nil {
 		return nil, fault
+	}
+	if spec.Name != "" && other != nil && *other != vm.Self {
+		return nil, &types.DuplicateName{Name: spec.Name, Object: *other}
 	}
 	if fault := l.realize(p); fault != nil {
 		return nil, fault
@@ -61,4 +65,15 @@ func (l *Lab) publish(c *call, vm *simulator.VirtualMachine, spec types.VirtualM
 	l.configChanged(vm, changes...)
 	l.persist(vm)
 	return nil
+}
+
+// inPlace are the properties that the library's reconfigure changes without telling anybody.
+func inPlace(vm *simulator.VirtualMachine) []types.PropertyChange {
+	return []types.PropertyChange{
+		{Name: "config.hardware.memoryMB", Val: vm.Config.Hardware.MemoryMB},
+		{Name: "config.hardware.numCPU", Val: vm.Config.Hardware.NumCPU},
+		{Name: "config.annotation", Val: vm.Config.Annotation},
+		{Name: "config.memoryAllocation", Val: vm.Config.MemoryAllocation},
+		{Name: "config.cpuAllocation", Val: vm.Config.CpuAllocation},
+	}
 }

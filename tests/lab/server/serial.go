@@ -24,6 +24,8 @@ type serialPort struct {
 	mu    sync.Mutex
 	sink  io.WriteCloser
 	stop  chan struct{} // closes when the present backing ends
+
+	next *heir // what carries on after a hand-over
 }
 
 // socketPair is a stream between QEMU (the file) and the lab (the connection).
@@ -171,35 +173,56 @@ func (p *serialPort) connector(b *types.VirtualSerialPortURIBackingInfo, stop ch
 
 // serve keeps one connection after the other until the backing ends.
 func (p *serialPort) serve(connect func() (net.Conn, error), stop chan struct{}) {
-	for {
+	for !isClosed(stop) {
 		c, err := connect()
 		if err != nil {
 			select {
 			case <-stop:
-				return
 			case <-time.After(time.Second):
-				continue
 			}
+			continue
 		}
-		p.mu.Lock()
-		ended := p.stop != stop && p.stop != nil
-		p.mu.Unlock()
+		p.carry(c, stop)
+	}
+}
+
+// carry joins one connection with the guest until either side ends it.
+func (p *serialPort) carry(c net.Conn, stop chan struct{}) {
+	ended := make(chan struct{})
+	go func() {
 		select {
 		case <-stop:
-			ended = true
-		default:
-		}
-		if ended {
 			c.Close()
-			return
+		case <-ended:
 		}
-		p.setSink(c)
-		_, _ = io.Copy(p.guest, c)
-		c.Close()
+	}()
+	p.setSink(c)
+	_, _ = io.Copy(p.guest, c)
+	close(ended)
+	c.Close()
+	for next := p.takeHeir(); next != nil; next = p.takeHeir() {
+		p.setSink(next)
 		select {
 		case <-stop:
-			return
-		default:
+			next.Close()
+		case <-next.ended:
 		}
+	}
+}
+
+func (p *serialPort) takeHeir() *heir {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.next
+	p.next = nil
+	return next
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
