@@ -43,6 +43,9 @@ class Backend(Protocol):
     def reap(self, info: VmInfo) -> None:
         """Take note of the death of a process that nobody watched."""
 
+    def saved_memory(self, directory: Path) -> list[int]:
+        """Sizes of the memory that the snapshots of the VM with this directory hold."""
+
     def remains(self) -> list[str]:
         """What is left on the host once all VMs are deleted; empty when all is well."""
 
@@ -102,6 +105,9 @@ class QemuBackend:
 
     def reap(self, info: VmInfo) -> None:
         os.waitpid(info.pid, 0)
+
+    def saved_memory(self, directory: Path) -> list[int]:
+        return [path.stat().st_size for path in directory.glob("snapshots/*/memory.state")]
 
     def remains(self) -> list[str]:
         found = [str(path) for path in (self.config.run / "vm").glob("*")]

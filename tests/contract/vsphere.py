@@ -123,6 +123,9 @@ class VsphereBackend:
     def reap(self, info: VmInfo) -> None:
         """The lab has."""
 
+    def saved_memory(self, directory: Path) -> list[int]:
+        return [path.stat().st_size for path in directory.glob("*.vmem")]
+
     def remains(self) -> list[str]:
         found = [str(path) for path in (self.config.root / "vms").glob("*")]
         found += [vm["name"] for vm in self.lab.state()["vms"]]

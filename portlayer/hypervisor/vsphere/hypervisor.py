@@ -266,7 +266,14 @@ class VsphereHypervisor:
         except OSError as error:
             raise HypervisorError(f"{what}: {error}") from error
         finally:
-            self._creating.discard(config.id)
+            await self._created(config.id)
+
+    async def _created(self, identity: str) -> None:
+        """A VM that was not made leaves no directory; one of which nobody knows keeps its own."""
+        self._creating.discard(identity)
+        directory = self._host.files(identity).path
+        if identity not in self._machines and not any(directory.glob("*.vmx")):
+            await asyncio.to_thread(remove_directory, directory)
 
     async def _make(self, spec: Any, config: VmConfig, what: str) -> Any:
         host = self._host
@@ -297,7 +304,7 @@ class VsphereHypervisor:
             host.place.datacenter,
             hardware.instance_uuid(identity),
             True,
-            True,
+            False,
         )
         return await host.session.read(search, f"VM {identity[:12]}: look for it")
 
@@ -323,8 +330,21 @@ class VsphereHypervisor:
         return await self._steps.unbroken(self._clone(self._machine(vm), config))
 
     async def _clone(self, source: Machine, config: VmConfig) -> VmInfo:
-        check_clone(source.info().config, config, None)
-        return await self._create(config)
+        if source.power is PowerState.OFF:
+            check_clone(source.info().config, config, None)
+            return await self._create(config)
+        host = self._host
+        hardware.check_config(config)
+        self._creating.add(config.id)
+        try:
+            await asyncio.to_thread(host.files(config.id).create)
+            vm = await source.clone(config)
+            await self._read_again(vm)
+            machine = self._machines[config.id]
+            await machine.finish_clone()
+            return machine.info()
+        finally:
+            await self._created(config.id)
 
     async def delete(self, vm: str) -> None:
         machine = self._machines.get(vm)

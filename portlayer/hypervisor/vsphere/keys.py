@@ -32,11 +32,13 @@ from portlayer.hypervisor.base import Disk, HypervisorError, Nic, VmConfig
 
 __all__ = [
     "BOOT",
+    "COMPLETE",
     "DISKS",
     "GOODBYE",
     "ID",
     "RESTORES",
     "RUN",
+    "UNFINISHED",
     "VCH",
     "VERSION",
     "Key",
@@ -86,6 +88,7 @@ _FORMAT = Key("format", Scope.HIDDEN)
 _CONFIG = Key("config", Scope.HIDDEN)  # VmConfig but for the two below
 _NEXT_BOOT = Key("boot", Scope.SECRET)  # what the next start shows
 RESTORES = Key("restores", Scope.HIDDEN)  # a clone that has memory to go on with
+UNFINISHED, COMPLETE = "unfinished", "complete"  # values of that
 BOOT = Key("boot", Scope.READ_ONLY)  # a serialized BootConfig, packed
 DISKS = Key("disks", Scope.READ_ONLY)  # {disk id: "controller:channel:target:lun"}
 RUN = Key("run", Scope.NON_PERSISTENT)  # the guest's boot nonce: it changes when the guest boots again

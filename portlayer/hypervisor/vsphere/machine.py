@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -35,6 +37,7 @@ from portlayer.hypervisor.base import (
     VmEventKind,
     VmInfo,
 )
+from portlayer.hypervisor.copies import Draft, Running, check_clone, copy_disks
 from portlayer.hypervisor.durable import remove_directory
 from portlayer.hypervisor.rotation import prune, shift, tail, trim
 from portlayer.hypervisor.vsphere import hardware, keys
@@ -62,7 +65,8 @@ class Machine:
         self._host = host
         self._record = record
         self._extra: dict[str, str] = {}
-        self._power = PowerState.OFF
+        self._power = PowerState.OFF  # as the contract sees it
+        self._powered = PowerState.OFF  # as vSphere does
         self._change_version = ""
         self._lock = asyncio.Lock()
         self._port: ChannelPort | None = None
@@ -103,7 +107,8 @@ class Machine:
         if "config.extraConfig" in values:
             self._take_extra(values["config.extraConfig"])
         if "runtime.powerState" in values:
-            self._take_power(_POWER[str(values["runtime.powerState"])], quiet=quiet)
+            self._powered = _POWER[str(values["runtime.powerState"])]
+        self._take_power(quiet=quiet)
 
     def _take_extra(self, options: list[Any]) -> None:
         extra = keys.relevant({str(o.key): str(o.value) for o in options})
@@ -127,9 +132,9 @@ class Machine:
         except HypervisorError as error:
             _log.error("VM %s was reset and cannot be powered off: %s", self.id[:12], error)
 
-    def _take_power(self, power: PowerState, *, quiet: bool) -> None:
-        if power is PowerState.SUSPENDED and keys.RESTORES.name in self._extra:
-            power = PowerState.OFF  # a clone whose first start will go on with its source's memory
+    def _take_power(self, *, quiet: bool) -> None:
+        # A clone that was never started is off, whatever its memory is kept in.
+        power = PowerState.OFF if self._restores else self._powered
         before, self._power = self._power, power
         if quiet or power is before:
             return
@@ -144,6 +149,11 @@ class Machine:
             if self._port is None:  # somebody else started it
                 self._spawn(self._adopt_run())
             self._tell(VmEventKind.POWERED_ON)
+
+    @property
+    def _restores(self) -> bool:
+        """Whether its first start goes on with its source's memory."""
+        return keys.RESTORES.name in self._extra
 
     async def _ended(self) -> None:
         """The run is over: let go of its line, and say why it ended."""
@@ -176,8 +186,10 @@ class Machine:
 
     async def attach(self, devices: list[Any] | None = None) -> None:
         """Take hold of what is there: files, and the line of a VM that runs."""
-        await asyncio.to_thread(self.files.touch)
-        if self._power is not PowerState.OFF:
+        await asyncio.to_thread(self.files.create)
+        if self._restores:
+            await self._finish_clone()
+        elif self._power is not PowerState.OFF:
             await self._adopt_run(devices)
 
     async def _adopt_run(self, devices: list[Any] | None = None) -> None:
@@ -277,7 +289,7 @@ class Machine:
             self._cut, self._reset = False, ""
             port = ChannelPort(self.id)
             try:
-                restores = keys.RESTORES.name in self._extra
+                restores = self._restores
                 await (self._prepare_clone(port) if restores else self._prepare(port))
                 self._port = port
                 self._spawn(self._expect_guest(port))
@@ -319,10 +331,11 @@ class Machine:
         await self.calls.reconfigure(build, "prepare the start", fresh=True)
 
     async def _prepare_clone(self, port: ChannelPort) -> None:
+        """A suspended VM cannot be changed: it dials where it was told when it was made."""
         ports = hardware.serial_devices(await self.calls.devices())
-        await port.listen(
-            self._host.target.channel_host, int(str(ports.channel.backing.serviceURI).rpartition(":")[2])
-        )
+        number = int(str(ports.channel.backing.serviceURI).rpartition(":")[2])
+        await port.listen(self._host.target.channel_host, number)
+        port.guest_listens()
 
     async def _forget_memory(self) -> None:
         """The memory was for one start."""
@@ -372,7 +385,7 @@ class Machine:
             if self._ending is not None:
                 await self._ending
             self._require(PowerState.OFF)
-            if keys.RESTORES.name in self._extra:
+            if self._powered is not PowerState.OFF:  # a clone that was never started
                 await self._cut_power(ours=True)
             try:
                 await self._detach_disks()
@@ -469,7 +482,93 @@ class Machine:
     # -- copies
 
     async def snapshot(self, name: str) -> None:
-        raise NotSupported(f"snapshot {name}")
+        """A record under ``snapshots/<name>``; memory and devices are vSphere's own snapshot of that name."""
+        async with self._held():
+            draft = Draft(self.files.snapshots, name)
+            try:
+                await asyncio.to_thread(draft.begin)
+                if self._power is PowerState.OFF:
+                    await copy_disks(self._record.config.disks, draft.path)
+                else:
+                    await self._save_memory(name)
+                document = keys.encode(self._record, self._host.config.id, self._host.seal)
+                await asyncio.to_thread(draft.finish, json.dumps(document, indent=1).encode())
+            except OSError as error:
+                raise HypervisorError(f"VM {self.id[:12]}: snapshot {name}: {error}") from error
+            finally:
+                await asyncio.to_thread(shutil.rmtree, draft.path, ignore_errors=True)
+
+    async def _save_memory(self, name: str) -> None:
+        for disk in self._record.config.disks:
+            raise NotSupported(
+                f"VM {self.id[:12]} runs with {disk.path.name}: vSphere saves no memory beside independent disks"
+            )
+        vm = self.calls.vm
+        await self._change(
+            lambda: vm.CreateSnapshot_Task(name, f"mooring {self.id}", True, False), "snapshot"
+        )
+
+    async def clone(self, config: VmConfig) -> Any:
+        """Make ``config`` a suspended VM with this running one's memory; returns vSphere's object.
+
+        Killed half-way, the next :meth:`attach` of what is there finishes it or takes it away.
+        """
+        async with self._held():
+            source = self._record.config
+            running = Running(disks=[d.id for d in source.disks], nics=len(source.nics), plugged=False)
+            check_clone(source, config, running)
+            if source.disks or source.nics:
+                raise NotSupported(
+                    f"VM {self.id[:12]} runs with disks or NICs: vSphere would give the clone others"
+                )
+            spec = await self._clone_spec(config)
+            vm = self.calls.vm
+            return await self._change(lambda: vm.InstantClone_Task(spec), "instant clone")
+
+    async def _clone_spec(self, config: VmConfig) -> Any:
+        host = self._host
+        ports = hardware.serial_devices(await self.calls.devices())
+        layout = host.layout(config.id)
+        port = ChannelPort(config.id)
+        await port.listen(host.target.channel_host)
+        await port.close()  # its number is the clone's from now on
+        values = keys.encode(Record(config=config, version=1), host.config.id, host.seal)
+        values |= {keys.RESTORES.name: keys.UNFINISHED, keys.GOODBYE.name: ""}
+        return vim.vm.InstantCloneSpec(
+            name=hardware.display_name(config),
+            biosUuid=hardware.instance_uuid(config.id),
+            config=hardware.options(values),
+            location=vim.vm.RelocateSpec(
+                folder=host.place.folder,
+                pool=host.place.pool,
+                deviceChange=[
+                    hardware.edit_serial(ports.console, file=layout.console),
+                    hardware.edit_serial(ports.channel, uri=self._uri(port.number)),
+                    hardware.edit_serial(ports.journal, file=layout.journal),
+                ],
+            ),
+        )
+
+    async def finish_clone(self) -> None:
+        async with self._held():
+            await self._finish_clone()
+
+    async def _finish_clone(self) -> None:
+        """An instant clone runs at once; ours waits for its start. From the key's change on it is complete."""
+        if self._powered is not PowerState.ON:
+            return
+
+        async def build(_seen: Mapping[str, Any]) -> Any:
+            return vim.vm.ConfigSpec(extraConfig=hardware.options({keys.RESTORES.name: keys.COMPLETE}))
+
+        await self.calls.reconfigure(build, "finish the clone", fresh=True)
+        await self._settle(self.calls.vm.SuspendVM_Task, "suspend the clone", "suspended")
+
+    async def _change(self, begin: Callable[[], Any], what: str) -> Any:
+        try:
+            return await self.calls.task(begin, what)
+        except vmodl.MethodFault as error:
+            raise translate(error, f"VM {self.id[:12]}: {what}") from error
 
     # -- streams
 
