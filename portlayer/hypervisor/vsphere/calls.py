@@ -8,6 +8,8 @@ safe whose first try may have worked.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -19,9 +21,10 @@ from portlayer.hypervisor.vsphere.collector import VM_PATHS, Collector, read_vms
 from portlayer.hypervisor.vsphere.faults import Unanswered, describe, translate
 from portlayer.hypervisor.vsphere.session import Session
 
-__all__ = ["Calls"]
+__all__ = ["REGISTERED_AGAIN", "Calls"]
 
 ATTEMPTS = 6
+REGISTERED_AGAIN = 2.0  # seconds in which a VM that left may come back under another reference
 _DEVICES = "config.hardware.device"
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,16 @@ class Calls:
         self._collector = collector
         self._name = name
         self._heard = heard
-        self.vm: Any = None  # changes when the VM is registered again
+        self.vm: Any = None
+        self._moved = asyncio.Event()  # replaced by each move
+
+    def move(self, vm: Any) -> None:
+        """It is known by this object from now on: another one, after it was registered again."""
+        if self.vm is not None and self.vm._moId == vm._moId:
+            return
+        self.vm = vm
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     async def look(self) -> Mapping[str, Any]:
         """Everything of it, now, with its devices.
@@ -44,14 +56,34 @@ class Calls:
         Raises:
             NoSuchVm: it is not in the inventory any more.
         """
-        values = await self._session.read(
-            lambda: read_vms(self._session, [self.vm], (*VM_PATHS, _DEVICES)), f"VM {self._name}: read"
-        )
-        found = values.get(self.vm._moId)
+        found = await self._read()
+        if not found:  # it may just be registered again
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REGISTERED_AGAIN):
+                    await self._moved.wait()
+            found = await self._read()
         if not found:
             raise NoSuchVm(f"VM {self._name} is not in the inventory any more")
         self._heard({path: value for path, value in found.items() if path in VM_PATHS})
         return found
+
+    async def _read(self) -> dict[str, Any]:
+        vm = self.vm
+        values = await self._session.read(
+            lambda: read_vms(self._session, [vm], (*VM_PATHS, _DEVICES)), f"VM {self._name}: read"
+        )
+        return values.get(vm._moId, {})
+
+    async def who_powered_off(self) -> str:
+        """The user of the newest power-off event; "" when it was the guest, or an accident."""
+        events = self._session.content.eventManager
+        spec = vim.event.EventFilterSpec(
+            entity=vim.event.EventFilterSpec.ByEntity(entity=self.vm, recursion="self"),
+            eventTypeId=["vim.event.VmPoweredOffEvent", "VmPoweredOffEvent"],
+        )
+        found = await self._session.read(lambda: events.QueryEvents(spec), f"VM {self._name}: events") or []
+        newest = max(found, key=lambda event: event.key, default=None)
+        return "" if newest is None else str(newest.userName or "")
 
     async def devices(self) -> list[Any]:
         return list((await self.look())[_DEVICES])
@@ -65,8 +97,7 @@ class Calls:
             Unanswered: it may have happened.
             vmodl.MethodFault: it was refused or failed.
         """
-        started = await self._session.write(begin, f"VM {self._name}: {what}")
-        return await self._collector.task(started)
+        return await self._collector.run(begin, f"VM {self._name}: {what}")
 
     async def reconfigure(
         self, build: Callable[[Mapping[str, Any]], Awaitable[Any | None]], what: str, *, fresh: bool
@@ -89,7 +120,7 @@ class Calls:
             try:
                 await self.task(lambda s=spec: self.vm.ReconfigVM_Task(s), what)  # type: ignore[misc]
                 return
-            except (vim.fault.ConcurrentAccess, Unanswered) as error:
+            except (vim.fault.ConcurrentAccess, vmodl.fault.ManagedObjectNotFound, Unanswered) as error:
                 _log.info("VM %s: %s: %s", self._name, what, describe(error))
                 if attempt == ATTEMPTS:
                     raise translate(error, f"VM {self._name}: {what}") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from pyVmomi import vim, vmodl
 
 from portlayer.hypervisor.base import HypervisorError
-from portlayer.hypervisor.vsphere.faults import LOST, Unanswered, describe
+from portlayer.hypervisor.vsphere.faults import BUSY, LOST, Unanswered, describe
 from portlayer.hypervisor.vsphere.session import Session
 
 __all__ = ["VM_PATHS", "Collector", "VmChange", "read_vms"]
@@ -36,6 +37,7 @@ VM_PATHS = (
 _TASK_PATHS = ("info.state", "info.error", "info.result")
 _WAIT = 20  # seconds of one poll; the HTTP time-out is above it
 _AGAIN = 1.0
+_BUSY_ATTEMPTS = 6
 _log = logging.getLogger(__name__)
 _PC = vmodl.query.PropertyCollector
 
@@ -82,14 +84,32 @@ class Collector:
             return
         collector = self._collector
         try:
-            await self._session.poll(collector.CancelWaitForUpdates)
             async with asyncio.timeout(_WAIT + 5):
-                await asyncio.wait((self._loop,))
+                while not self._loop.done():  # a poll that has not arrived yet is not cancelled
+                    await self._session.poll(collector.CancelWaitForUpdates)
+                    await asyncio.wait((self._loop,), timeout=0.2)
             await self._session.poll(collector.DestroyPropertyCollector)
         except (TimeoutError, *LOST, vmodl.MethodFault) as error:
             _log.info("closing the collector: %s", describe(error))
         self._loop.cancel()
         await asyncio.wait((self._loop,))
+
+    async def run(self, begin: Callable[[], Any], what: str) -> Any:
+        """Begin a task and wait for its end; one that is refused for a moment is begun again.
+
+        Raises:
+            Unanswered: it may have happened.
+            vmodl.MethodFault: it was refused or failed.
+        """
+        delay = 0.05
+        for _ in range(_BUSY_ATTEMPTS):
+            try:
+                return await self.task(await self._session.write(begin, what))
+            except BUSY as error:
+                _log.info("%s: %s; again", what, describe(error))
+            await asyncio.sleep(delay * random.uniform(1, 2))  # noqa: S311 jitter, not a secret
+            delay *= 2
+        return await self.task(await self._session.write(begin, what))
 
     async def task(self, task: Any) -> Any:
         """The result of a task.
@@ -135,7 +155,7 @@ class Collector:
         left = [VmChange(vm, gone=True) for key, vm in before.items() if key not in self._known]
         if left:
             self._on_changes(left)
-        await self._watch_again(list(self._waiting.values()))
+        await self._watch_again([w for w in self._waiting.values() if not w.future.done()])
         return "" if first is None else str(first.version)
 
     async def _watch_again(self, waiting: Iterable[_Waiting]) -> None:
@@ -158,6 +178,13 @@ class Collector:
                 if self._closing:
                     return
                 _log.warning("the collector's poll: %s; building it again", describe(error))
+                version = await self._rebuild(error)
+                continue
+            except Exception as error:  # an answer that cannot be read must not end the watch
+                _log.exception("the collector's poll; building it again")
+                # It may be one of these tasks that cannot be read: whoever waits looks for himself.
+                for waiting in self._waiting.values():
+                    waiting.fail(Unanswered("the server's answer could not be read"))
                 version = await self._rebuild(error)
                 continue
             if answer is not None:
@@ -242,6 +269,9 @@ def retrieve(content: Any, spec: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     page = collector.RetrievePropertiesEx([spec], _PC.RetrieveOptions())
     while page is not None:
         for item in page.objects:
+            for missing in item.missingSet:
+                if isinstance(missing.fault, vim.fault.NotAuthenticated):
+                    raise missing.fault  # a session that ended in the middle hides what it may not read
             found[item.obj._moId] = (item.obj, {p.name: p.val for p in item.propSet})
         page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
     return found

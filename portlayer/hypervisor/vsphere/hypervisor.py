@@ -31,6 +31,7 @@ from portlayer.hypervisor.copies import check_clone
 from portlayer.hypervisor.durable import remove_directory, sweep
 from portlayer.hypervisor.rotation import tail
 from portlayer.hypervisor.vsphere import hardware, keys
+from portlayer.hypervisor.vsphere.calls import REGISTERED_AGAIN
 from portlayer.hypervisor.vsphere.collector import VM_PATHS, Collector, VmChange, read_vms
 from portlayer.hypervisor.vsphere.faults import Unanswered, describe, translate
 from portlayer.hypervisor.vsphere.host import Host
@@ -46,7 +47,6 @@ from vch.config import VchConfig
 __all__ = ["VsphereHypervisor"]
 
 HOUSEKEEPING_INTERVAL = 30.0
-REGISTERED_AGAIN = 2.0  # seconds in which a VM that left may come back under another reference
 _DEVICES = "config.hardware.device"
 _log = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ class VsphereHypervisor:
         begin = functools.partial(host.place.folder.CreateVM_Task, spec, host.place.pool, None)
         for attempt in (1, 2, 3):
             try:
-                return await host.collector.task(await host.session.write(begin, what))
+                return await host.collector.run(begin, what)
             except Unanswered as error:
                 _log.info("%s: %s", what, error)
                 found = await self._find(config.id)

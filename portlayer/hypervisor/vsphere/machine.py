@@ -76,7 +76,7 @@ class Machine:
         self._tasks: set[asyncio.Task[None]] = set()
         self.deleted = False
         self.calls = Calls(host.session, host.collector, record.config.id[:12], self._take)
-        self.calls.vm = vm
+        self.calls.move(vm)
         self._take(values, quiet=True)
 
     @property
@@ -98,7 +98,7 @@ class Machine:
 
     def hear(self, vm: Any, values: Mapping[str, Any]) -> None:
         """Something of it changed. ``vm`` is another object after it was registered again."""
-        self.calls.vm = vm
+        self.calls.move(vm)
         self._take(values)
 
     def _take(self, values: Mapping[str, Any], *, quiet: bool = False) -> None:
@@ -165,12 +165,24 @@ class Machine:
             detail = "power-off"
         elif goodbye:
             detail = "guest-shutdown"
+        elif not self._reset and await self._cut_by_somebody():
+            detail = "power-off"
         else:
             words = (await asyncio.to_thread(tail, self.files.console, _LAST_WORDS)).decode(errors="replace")
             reason = self._reset or "its power went off"
             detail = f"crashed: {reason}; {' '.join(words.split()) or 'not a word'}"
         self._ending = None
         self._tell(VmEventKind.POWERED_OFF, detail)
+
+    async def _cut_by_somebody(self) -> bool:
+        try:
+            user = await self.calls.who_powered_off()
+        except HypervisorError as error:
+            _log.warning("VM %s: who powered it off? %s", self.id[:12], error)
+            return False
+        if user:
+            _log.info("VM %s was powered off by %s", self.id[:12], user)
+        return bool(user)
 
     def tell_removed(self) -> None:
         """It is gone, by our doing or somebody else's."""
@@ -299,10 +311,21 @@ class Machine:
                 if restores:
                     await self._forget_memory()
             except (HypervisorError, vmodl.MethodFault, OSError) as error:
-                self._port = None
-                await port.close()
+                await self._abandon_start(port)
                 raise self._launch_error(error) from error
             return self.info()
+
+    async def _abandon_start(self, port: ChannelPort) -> None:
+        """A power-on that failed may have worked all the same: the VM is off again."""
+        try:
+            await self.calls.look()
+            if self._powered is PowerState.ON:
+                await self._cut_power(ours=True)
+        except HypervisorError as error:
+            _log.error("VM %s: after a start that failed: %s", self.id[:12], error)
+        if self._port is port:
+            self._port = None
+        await port.close()
 
     async def _expect_guest(self, port: ChannelPort) -> None:
         """A guest that cannot say by guestinfo that it listens is spoken to all the same."""
@@ -501,7 +524,7 @@ class Machine:
     async def _save_memory(self, name: str) -> None:
         for disk in self._record.config.disks:
             raise NotSupported(
-                f"VM {self.id[:12]} runs with {disk.path.name}: vSphere saves no memory beside independent disks"
+                f"VM {self.id[:12]} runs with {disk.path.name}: vSphere saves none beside independent disks"
             )
         vm = self.calls.vm
         await self._change(
@@ -554,7 +577,7 @@ class Machine:
             await self._finish_clone()
 
     async def _finish_clone(self) -> None:
-        """An instant clone runs at once; ours waits for its start. From the key's change on it is complete."""
+        """An instant clone runs at once; ours waits for its start. With the key's change it is complete."""
         if self._powered is not PowerState.ON:
             return
 

@@ -8,7 +8,7 @@ call, CreateVM included):
   whoever called asks the server what became of it. A refusal for want of a session
   is not an answer lost: nothing happened, so after the login it is made again;
 * refusals that pass (a task in progress, a host that does not answer its vCenter)
-  are waited out.
+  are waited out, by :meth:`Collector.run` when they are a task's.
 
 The password is read from its file for each login and kept nowhere.
 """
@@ -39,7 +39,6 @@ THREADS = 16
 KEEP_ALIVE = 300.0  # a session ends after 30 idle minutes
 ANSWER_TIMEOUT = 90  # above the long poll's own
 READ_ATTEMPTS = 5
-BUSY_ATTEMPTS = 8
 _log = logging.getLogger(__name__)
 
 
@@ -133,17 +132,10 @@ class Session:
             Unanswered: it may have happened.
             Exception: the fault itself, for the caller to look at.
         """
-        delay = 0.05
-        for _ in range(BUSY_ATTEMPTS):
-            try:
-                return await self._with_session(call)
-            except BUSY as error:
-                _log.info("%s: %s; again", what, describe(error))
-            except LOST as error:
-                raise Unanswered(f"{what}: {self._where}: no answer: {describe(error)}") from error
-            await asyncio.sleep(delay * random.uniform(1, 2))  # noqa: S311 jitter, not a secret
-            delay *= 2
-        return await self._with_session(call)
+        try:
+            return await self._with_session(call)
+        except LOST as error:
+            raise Unanswered(f"{what}: {self._where}: no answer: {describe(error)}") from error
 
     async def poll(self, call: Callable[[], T]) -> T:
         """A call that may take long; every error is the caller's."""
