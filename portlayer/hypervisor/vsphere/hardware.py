@@ -89,10 +89,8 @@ def check_config(config: VmConfig) -> None:
         raise HypervisorError(f"VM id {config.id!r}: expected 64 lower-case hex digits")
     if not 1 <= config.vcpus <= 128:
         raise HypervisorError(f"VM {name}: {config.vcpus} virtual CPUs; 1 to 128 are possible")
-    if config.memory_mib < 32 or config.memory_mib % 4:
-        raise HypervisorError(
-            f"VM {name}: {config.memory_mib} MiB of memory; multiples of 4 from 32 are possible"
-        )
+    if config.memory_mib < 32:
+        raise HypervisorError(f"VM {name}: {config.memory_mib} MiB of memory; at least 32 are needed")
     for disk in config.disks:
         if not _DISK_ID.fullmatch(disk.id):
             raise HypervisorError(f"disk id {disk.id!r}: expected 1 to 20 letters, digits, '.', '_' or '-'")
@@ -108,6 +106,11 @@ def check_config(config: VmConfig) -> None:
     for what, count, most in (("disks", len(config.disks), MAX_DISKS), ("NICs", len(config.nics), MAX_NICS)):
         if count > most:
             raise HypervisorError(f"VM {name}: {count} {what}; {most} are possible")
+
+
+def _memory(config: VmConfig) -> int:
+    """vSphere counts in steps of 4 MiB."""
+    return -(-config.memory_mib // 4) * 4
 
 
 def _unique(vm: str, what: str, names: Iterable[str]) -> None:
@@ -142,7 +145,7 @@ def create_spec(config: VmConfig, layout: Layout, extra: Mapping[str, str]) -> A
         instanceUuid=identity,
         guestId="other5xLinux64Guest",
         numCPUs=config.vcpus,
-        memoryMB=config.memory_mib,
+        memoryMB=_memory(config),
         files=vim.vm.FileInfo(vmPathName=layout.vmx),
         annotation=f"Container {config.id}",
         deviceChange=[
@@ -382,7 +385,7 @@ def start_spec(
         for number, nic in enumerate(config.nics)
         if nic.mac.lower() not in kept
     ]
-    spec = vim.vm.ConfigSpec(numCPUs=config.vcpus, memoryMB=config.memory_mib, deviceChange=changes)
+    spec = vim.vm.ConfigSpec(numCPUs=config.vcpus, memoryMB=_memory(config), deviceChange=changes)
     return spec, addresses
 
 

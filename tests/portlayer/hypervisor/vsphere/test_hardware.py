@@ -54,6 +54,10 @@ def test_a_new_vm_has_controller_cdrom_and_three_serial_ports_in_order() -> None
     assert devices[2:] == [ports.console, ports.channel, ports.journal]
 
 
+def test_memory_comes_in_steps_of_4_mib() -> None:
+    assert hardware.create_spec(dataclasses.replace(CONFIG, memory_mib=139), LAYOUT, {}).memoryMB == 140
+
+
 def test_a_start_adds_what_is_configured_and_the_next_one_nothing() -> None:
     config = dataclasses.replace(CONFIG, disks=(A, B), nics=(NIC,))
     said, addresses, devices = started(config, created())
@@ -99,7 +103,7 @@ def test_a_vm_whose_ports_were_changed_is_refused() -> None:
     [
         ({"id": "short"}, "64 lower-case"),
         ({"vcpus": 0}, "virtual CPUs"),
-        ({"memory_mib": 130}, "multiples of 4"),
+        ({"memory_mib": 31}, "at least 32"),
         ({"disks": (A, A)}, "twice"),
         ({"disks": (Disk(id="a", path=Path("/ds/a.raw")),)}, "no .vmdk"),
         ({"disks": (Disk(id="a b", path=Path("/ds/a.vmdk")),)}, "disk id"),
