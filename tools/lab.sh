@@ -8,11 +8,12 @@ cache="$PWD/.cache/lab"
 library="$(dpkg-query -W -f '${Package} ${Version}\n' golang-go golang-github-vmware-govmomi-dev)"
 key="$( (cat tests/lab/server/*.go; echo "$library") | sha256sum | cut -c 1-16)"
 binary="$cache/lab-$key"
+mkdir -p "$cache"
+exec 9>"$cache/lock" && flock 9 # two test runs compile once
 if [[ ! -x $binary ]]; then
   printf 'lab: compiling\n' >&2
-  mkdir -p "$cache"
   (cd tests/lab/server &&
-    GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= GOCACHE="$cache/go" nice go build -ldflags '-s -w' -o "$binary.new" .)
+    GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= CGO_ENABLED=0 GOCACHE="$cache/go" nice go build -ldflags '-s -w' -o "$binary.new" .)
   find "$cache" -maxdepth 1 -name 'lab-*' ! -name '*.new' -delete
   mv "$binary.new" "$binary"
 fi

@@ -22,6 +22,9 @@ __all__ = ["Backend", "QemuBackend"]
 class Backend(Protocol):
     """One tenant's worth of host: hypervisors made by it share their state."""
 
+    checkpoints: bool
+    """Whether a running VM that writes to a disk can be saved, and go on from that."""
+
     def hypervisor(self) -> Hypervisor:
         """A new one, not yet open: what a restarted port layer would make."""
 
@@ -51,6 +54,8 @@ class Backend(Protocol):
 
 
 class QemuBackend:
+    checkpoints = True
+
     def __init__(self, directory: Path, files: BootFiles, profile: str) -> None:
         self.directory = directory
         if not (directory / "boot").exists():  # by which tests.contract.victim finds them

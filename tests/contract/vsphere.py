@@ -65,6 +65,8 @@ def vsphere_target(lab: LabProcess, secret: Path) -> Vsphere:
 
 
 class VsphereBackend:
+    checkpoints = False
+
     def __init__(self, directory: Path, files: BootFiles, lab: LabProcess) -> None:
         self.directory = directory
         self.lab = lab

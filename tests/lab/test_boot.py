@@ -19,6 +19,7 @@ import pytest
 from pyVmomi import vim
 
 from tests.contract.namespace import private_network
+from tests.lab.concentrator import BEGIN, COMPLETE, DO_PROXY, PEER, UUID, Concentrator
 from tests.lab.conftest import links
 from tests.lab.guest import Shell
 from tests.lab.process import LabProcess
@@ -163,6 +164,37 @@ def test_serial_ports_are_changed_while_it_runs(booting: LabProcess, host: VCent
     assert guest.shell.run("echo back") == "back"
 
 
+def test_a_proxied_port_speaks_telnet_and_survives_vmotion(host: VCenter, guest: Guest) -> None:
+    _, network, _ = host.devices(guest.vm, Device.VirtualSerialPort)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        network.backing.proxyURI = f"telnet://127.0.0.1:{listener.getsockname()[1]}"
+        network.backing.serviceURI = "tcp://127.0.0.1:2379"
+        host.reconfigure(guest.vm, edit(network))
+        first = Concentrator(listener.accept()[0])
+        assert first.listen_for(DO_PROXY) == b"Ctcp://127.0.0.1:2379"
+        uuid = first.listen_for(UUID).decode().replace(" ", "").replace("-", "")
+        assert uuid == host.read(guest.vm, "config.instanceUuid").replace("-", "")
+        shell = Shell(first)
+        assert shell.run("printf '\\377'") == "\N{REPLACEMENT CHARACTER}"  # 0xff, escaped on the way
+        here = host.read(guest.vm, "runtime.host")
+        there = next(h for h in host.read(host.cluster, "host") if h != here)
+        moving = guest.vm.MigrateVM_Task(None, there, "defaultPriority", None)
+        first.listen_for(BEGIN)
+        second = Concentrator(listener.accept()[0])
+        assert second.listen_for(PEER).endswith(b"\xff\x01\x02\x03")
+        second.listen_for(COMPLETE)
+        host.wait(moving)
+        moved = Shell(second)
+        assert moved.run("echo over there") == "over there"
+        network.backing.proxyURI = None
+        network.backing.serviceURI = f"tcp://127.0.0.1:{guest.listener.getsockname()[1]}"
+        host.reconfigure(guest.vm, edit(network))
+        guest.shell.close()
+        guest.shell = guest.accept()
+        first.close()
+        second.close()
+
+
 def test_a_suspended_guest_stands_still(host: VCenter, guest: Guest) -> None:
     host.wait(guest.vm.SuspendVM_Task())
     guest.shell.send("echo awake")
@@ -237,7 +269,7 @@ def test_a_server_port_is_listened_on_and_the_guest_powers_itself_off(host: VCen
 
 def test_what_qemu_refuses_is_the_tasks_fault(host: VCenter) -> None:
     vm = host.create("broken", cdrom("[LocalDS_0] iso/none.iso"))
-    with pytest.raises(vim.fault.GenericVmConfigFault, match="none.iso"):
+    with pytest.raises(vim.fault.GenericVmConfigFault, match=r"none\.iso"):
         host.power_on(vm)
     assert host.read(vm, "runtime.powerState") == "poweredOff"
     host.destroy(vm)

@@ -19,6 +19,7 @@ from tests.lab.vcenter import (
     remove,
     serial_file,
     serial_uri,
+    share,
 )
 
 
@@ -163,8 +164,7 @@ def test_a_registered_vm_comes_back_as_it_was(lab: LabProcess, vcenter: VCenter)
 
 
 def test_a_vm_lives_in_a_vapp(vcenter: VCenter) -> None:
-    resources = vim.ResourceConfigSpec(cpuAllocation=_share(), memoryAllocation=_share())
-    app = vcenter.pool.CreateVApp("app", resources, vim.vApp.VAppConfigSpec(), vcenter.folder)
+    app = vcenter.pool.CreateVApp("app", share(), vim.vApp.VAppConfigSpec(), vcenter.folder)
     spec = vcenter.spec("child", pvscsi(), disk())
     vm = vcenter.wait(app.CreateChildVM_Task(spec, None))
     assert vcenter.read(vm, "resourcePool") == app
@@ -174,8 +174,3 @@ def test_a_vm_lives_in_a_vapp(vcenter: VCenter) -> None:
     again = vcenter.wait(app.RegisterChildVM_Task(path, None, None))
     assert vcenter.read(again, "resourcePool") == app
     vcenter.destroy(again)
-
-
-def _share() -> vim.ResourceAllocationInfo:
-    shares = vim.SharesInfo(level="normal", shares=0)
-    return vim.ResourceAllocationInfo(reservation=0, limit=-1, expandableReservation=True, shares=shares)

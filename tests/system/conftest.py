@@ -44,8 +44,10 @@ def back_end(request: pytest.FixtureRequest, host: Host) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def vch(host: Host, registry: str, back_end: list[str]) -> Iterator[Vch]:
-    options = ["--insecure-registry", registry, "--registry-mirror", f"http://{registry}", *back_end]
-    made = Vch(host, "main", *options)
+    shared = host.directory / "shared"
+    shared.mkdir()
+    registries = ("--insecure-registry", registry, "--registry-mirror", f"http://{registry}")
+    made = Vch(host, "main", *registries, *(back_end or ("--share-path", str(shared))))
     busybox = subprocess.run(
         [sys.executable, ROOT / "tools/busybox_image.py"], capture_output=True, check=True
     ).stdout

@@ -74,6 +74,20 @@ class Calls:
         )
         return values.get(vm._moId, {})
 
+    async def find_snapshot(self, name: str) -> Any | None:
+        """vSphere's own snapshot of that name."""
+        vm = self.vm
+        what = f"VM {self._name}: snapshots"
+        read = await self._session.read(lambda: read_vms(self._session, [vm], ["snapshot"]), what)
+        tree = read.get(vm._moId, {}).get("snapshot")
+        level = [] if tree is None else list(tree.rootSnapshotList)
+        while level:
+            each = level.pop()
+            if each.name == name:
+                return each.snapshot
+            level += each.childSnapshotList
+        return None
+
     async def who_powered_off(self) -> str:
         """The user of the newest power-off event; "" when it was the guest, or an accident."""
         events = self._session.content.eventManager

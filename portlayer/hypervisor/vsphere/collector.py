@@ -152,6 +152,14 @@ class Collector:
         before = self._known
         self._known = {}
         self._take(first)
+        while first is not None and first.truncated:  # the server divides what is long
+            options = _PC.WaitOptions(maxWaitSeconds=0)
+            more = functools.partial(self._collector.WaitForUpdatesEx, first.version, options)
+            rest = await self._session.poll(more)
+            if rest is None:
+                break
+            first = rest
+            self._take(first)
         left = [VmChange(vm, gone=True) for key, vm in before.items() if key not in self._known]
         if left:
             self._on_changes(left)

@@ -99,6 +99,8 @@ def check_config(config: VmConfig) -> None:
     for nic in config.nics:
         if not _MAC.fullmatch(nic.mac):
             raise HypervisorError(f"NIC {nic.id}: {nic.mac!r} is not a MAC address")
+    if config.shares:
+        raise HypervisorError(f"VM {name}: {config.shares[0].path}: vSphere shares no directories with VMs")
     _unique(name, "disk", (disk.id for disk in config.disks))
     _unique(name, "file", (str(disk.path) for disk in config.disks))
     _unique(name, "NIC", (nic.id for nic in config.nics))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from portlayer.hypervisor.base import (
     HypervisorError,
     Nic,
     NoSuchVm,
+    NotSupported,
     PowerState,
     VmConfig,
     VmEvent,
@@ -311,7 +312,11 @@ class VsphereHypervisor:
     async def configure(self, config: VmConfig, *, version: int) -> VmInfo:
         return await self._steps.unbroken(self._machine(config.id).configure(config, version))
 
-    async def start(self, vm: str) -> VmInfo:
+    async def start(self, vm: str, *, snapshot: str | None = None) -> VmInfo:
+        if snapshot is not None:
+            raise NotSupported(
+                f"VM {vm[:12]}: start from snapshot {snapshot}: vSphere keeps no memory beside our disks"
+            )
         return await self._steps.unbroken(self._machine(vm).start())
 
     async def power_off(self, vm: str) -> None:
@@ -323,8 +328,14 @@ class VsphereHypervisor:
     async def resume(self, vm: str) -> None:
         await self._steps.unbroken(self._machine(vm).resume())
 
-    async def snapshot(self, vm: str, name: str) -> None:
-        await self._steps.unbroken(self._machine(vm).snapshot(name))
+    async def snapshot(self, vm: str, name: str, *, stop: bool = False) -> None:
+        await self._steps.unbroken(self._machine(vm).snapshot(name, stop=stop))
+
+    async def snapshots(self, vm: str) -> Sequence[str]:
+        return await self._machine(vm).snapshots()
+
+    async def delete_snapshot(self, vm: str, name: str) -> None:
+        await self._steps.unbroken(self._machine(vm).delete_snapshot(name))
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
         return await self._steps.unbroken(self._clone(self._machine(vm), config))

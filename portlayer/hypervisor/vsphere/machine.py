@@ -37,7 +37,7 @@ from portlayer.hypervisor.base import (
     VmEventKind,
     VmInfo,
 )
-from portlayer.hypervisor.copies import Draft, Running, check_clone, copy_disks
+from portlayer.hypervisor.copies import Draft, Running, Snapshot, check_clone, copy_disks, names
 from portlayer.hypervisor.durable import remove_directory
 from portlayer.hypervisor.rotation import prune, shift, tail, trim
 from portlayer.hypervisor.vsphere import hardware, keys
@@ -504,7 +504,7 @@ class Machine:
 
     # -- copies
 
-    async def snapshot(self, name: str) -> None:
+    async def snapshot(self, name: str, *, stop: bool) -> None:
         """A record under ``snapshots/<name>``; memory and devices are vSphere's own snapshot of that name."""
         async with self._held():
             draft = Draft(self.files.snapshots, name)
@@ -516,10 +516,24 @@ class Machine:
                     await self._save_memory(name)
                 document = keys.encode(self._record, self._host.config.id, self._host.seal)
                 await asyncio.to_thread(draft.finish, json.dumps(document, indent=1).encode())
+                if stop and self._power is not PowerState.OFF:
+                    await self._cut_power(ours=True)
             except OSError as error:
                 raise HypervisorError(f"VM {self.id[:12]}: snapshot {name}: {error}") from error
             finally:
                 await asyncio.to_thread(shutil.rmtree, draft.path, ignore_errors=True)
+
+    async def snapshots(self) -> list[str]:
+        return await asyncio.to_thread(names, self.files.snapshots)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """The record goes last: killed before that, it is still there and can be deleted."""
+        async with self._held():
+            record = Snapshot(self.files.snapshots, name)
+            snapshot = await self.calls.find_snapshot(name)
+            if snapshot is not None:
+                await self._change(lambda: snapshot.RemoveSnapshot_Task(False), "remove the snapshot")
+            await asyncio.to_thread(record.delete)
 
     async def _save_memory(self, name: str) -> None:
         for disk in self._record.config.disks:

@@ -2,15 +2,12 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
-
-func sixDigits(n int) string { return fmt.Sprintf("%06d", n) }
 
 func faultError(fault types.BaseMethodFault) error { return errors.New(faultText(fault)) }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -90,6 +91,11 @@ func (l *Lab) createBare(c *call, folder types.ManagedObjectReference, spec *typ
 	var none types.ManagedObjectReference
 	if fault := checkSpec(folder, spec); fault != nil {
 		return none, fault
+	}
+	for _, id := range []*string{&spec.Uuid, &spec.InstanceUuid} {
+		if *id == "" { // the library's are made from the path: a second VM there would be the first
+			*id = uuid.New().String()
+		}
 	}
 	result, fault := l.libraryTaskHeld(c.with(folder, "CreateVM_Task",
 		&types.CreateVM_Task{This: folder, Config: *spec, Pool: pool, Host: host}))

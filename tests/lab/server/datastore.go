@@ -78,7 +78,7 @@ func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet, http.MethodHead:
 		http.ServeFile(w, r, file)
 	case http.MethodPut:
-		if l.states.full(ds) {
+		if l.fullness.full(ds) {
 			w.WriteHeader(http.StatusInsufficientStorage)
 			return
 		}

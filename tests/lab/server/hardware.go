@@ -111,7 +111,9 @@ func (b *launch) nic(card *types.VirtualEthernetCard) error {
 
 // nicDevice has a fixed place on the bridge that lets devices come and go: a
 // machine that is restored finds every card where it was, however it came there.
+// (As a PCIe device its serial number is its address: an instant clone could not
+// have another.)
 func nicDevice(card *types.VirtualEthernetCard) arguments {
 	return arguments{"driver": "vmxnet3", "id": deviceID(card.Key), "netdev": nodeName(card.Key), "mac": card.MacAddress,
-		"bus": "hot", "addr": fmt.Sprintf("%#x", *card.UnitNumber-firstNICUnit+1)}
+		"x-disable-pcie": true, "bus": "hot", "addr": fmt.Sprintf("%#x", *card.UnitNumber-firstNICUnit+1)}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"strings"
+	"text/template"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -18,7 +19,21 @@ func (l *Lab) buildInventory() error {
 	m.Portgroup = l.portgroups
 	m.ServiceContent.About.ApiVersion = l.apiVersion
 	l.model = m
-	return m.Create()
+	if err := m.Create(); err != nil {
+		return err
+	}
+	mendEvents()
+	return nil
+}
+
+// mendEvents replaces the message templates on which the library panics.
+func mendEvents() {
+	info := simulator.Map.EventManager().Description.EventInfo
+	for i := range info {
+		if _, err := template.New("").Parse(info[i].FullFormat); err != nil {
+			info[i].FullFormat = info[i].Description
+		}
+	}
 }
 
 // description is what a client needs to reach the lab: the line printed when it is ready.

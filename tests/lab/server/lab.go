@@ -39,7 +39,7 @@ type Lab struct {
 	disks    diskIdentities
 	spawner  *spawner
 	networks networks
-	states   hostStates
+	fullness fullness
 }
 
 func newLab(o options) (*Lab, error) {
@@ -59,6 +59,7 @@ func newLab(o options) (*Lab, error) {
 	l.model.Service.TLS = new(tls.Config)
 	l.model.Service.RegisterEndpoints = true
 	l.model.Service.Listen = &url.URL{Host: o.listen, User: url.UserPassword(o.user, o.password)}
+	l.sessions.ended = l.changes.forgetSession
 	l.sessions.addUser(o.user, o.password)
 	l.preparePermissions()
 	s := l.model.Service.NewServer()
@@ -70,7 +71,6 @@ func newLab(o options) (*Lab, error) {
 func (l *Lab) close() {
 	l.machines.killAll()
 	l.networks.removeAll()
-	l.model.Remove()
 	l.run.remove()
 }
 

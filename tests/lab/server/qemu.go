@@ -100,18 +100,16 @@ func (l *Lab) start(vm *simulator.VirtualMachine, incoming string) (started *qem
 	b.close(false) // so that QEMU's end is the end of its sockets
 	b.files = nil
 	q.monitor = openMonitor(b.qmp, q.onEvent)
-	if _, err := q.monitor.run("qmp_capabilities", nil); err != nil {
+	_, err = q.monitor.run("qmp_capabilities", nil)
+	if err == nil && incoming != "" {
+		err = q.loadMemory(incoming)
+	}
+	if err != nil {
 		_ = q.command.Process.Kill()
 		<-q.ended
 		said, _ := os.ReadFile(filepath.Join(directory, "qemu.log"))
 		q.cleanUp()
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))
-	}
-	if incoming != "" {
-		if err := q.loadMemory(incoming); err != nil {
-			q.kill()
-			return nil, err
-		}
 	}
 	go q.guest.run()
 	for _, port := range q.serial {

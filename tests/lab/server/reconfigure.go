@@ -59,6 +59,9 @@ func (l *Lab) publish(c *call, vm *simulator.VirtualMachine, spec types.VirtualM
 	l.commit(vm, p)
 	changes := append(inPlace(vm), types.PropertyChange{
 		Name: "config.extraConfig", Val: mergeExtra(vm.Config.ExtraConfig, options)})
+	if l.machines.get(vm.Self).toolsAreRunning() {
+		changes = append(changes, types.PropertyChange{Name: "guest.net", Val: guestNICs(vm)})
+	}
 	if spec.Name != "" {
 		changes = append(changes, types.PropertyChange{Name: "name", Val: spec.Name})
 	}

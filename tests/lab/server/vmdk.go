@@ -30,7 +30,7 @@ func (l *Lab) createDisk(file, parent string, bytes int64) types.BaseMethodFault
 	if _, err := os.Stat(file); err == nil {
 		return &types.FileAlreadyExists{FileFault: types.FileFault{File: name}}
 	}
-	if ds := datastoreOf(name); l.states.full(ds) {
+	if ds := datastoreOf(name); l.fullness.full(ds) {
 		return &types.NoDiskSpace{FileFault: types.FileFault{File: name}, Datastore: ds.Name}
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0700); err != nil {
