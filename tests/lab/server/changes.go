@@ -37,6 +37,7 @@ func (c *changes) forget(w *watcher) {
 
 // forgetSession ends the watching, and the waiting, of a session that is over.
 func (c *changes) forgetSession(key string) {
+	forgetPages(key)
 	watchers.Range(func(k, w interface{}) bool {
 		if strings.HasPrefix(k.(string), key) {
 			watchers.Delete(k)

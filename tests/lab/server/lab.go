@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"sync"
@@ -43,6 +44,11 @@ type Lab struct {
 }
 
 func newLab(o options) (*Lab, error) {
+	if trial, err := net.Listen("tcp", o.listen); err != nil {
+		return nil, err // the library would panic
+	} else if err := trial.Close(); err != nil {
+		return nil, err
+	}
 	run, err := newRunDirectory(o.directory)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,9 @@ func reconfigure(c *call, vm *simulator.VirtualMachine) (interface{}, types.Base
 	if spec.ChangeVersion != "" && spec.ChangeVersion != vm.Config.ChangeVersion {
 		return nil, new(types.ConcurrentAccess)
 	}
+	if fault := checkHotAdd(vm, &spec); fault != nil {
+		return nil, fault
+	}
 	l.world.RLock()
 	other := inFolder(*vm.Parent, spec.Name)
 	p, fault := l.planDevices(vm, spec.DeviceChange)
@@ -46,6 +49,21 @@ func reconfigure(c *call, vm *simulator.VirtualMachine) (interface{}, types.Base
 		l.disks.forget(file)
 	}
 	return nil, l.publish(c, vm, spec, p)
+}
+
+// checkHotAdd refuses what only a VM prepared for it takes while it runs.
+func checkHotAdd(vm *simulator.VirtualMachine, spec *types.VirtualMachineConfigSpec) types.BaseMethodFault {
+	enabled := func(flag *bool) bool { return flag != nil && *flag }
+	hardware := vm.Config.Hardware
+	switch {
+	case vm.Runtime.PowerState == poweredOff:
+		return nil
+	case spec.MemoryMB != 0 && spec.MemoryMB != int64(hardware.MemoryMB) && !enabled(vm.Config.MemoryHotAddEnabled):
+		return &types.MemoryHotPlugNotSupported{}
+	case spec.NumCPUs != 0 && spec.NumCPUs != hardware.NumCPU && !enabled(vm.Config.CpuHotAddEnabled):
+		return &types.CpuHotPlugNotSupported{}
+	}
+	return nil
 }
 
 func (l *Lab) publish(c *call, vm *simulator.VirtualMachine, spec types.VirtualMachineConfigSpec, p *plan) types.BaseMethodFault {

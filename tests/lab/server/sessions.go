@@ -49,6 +49,7 @@ func init() {
 	handlers["SessionManager.SessionIsActive"] = sessionIsActive
 	handlers["SessionManager.AcquireCloneTicket"] = acquireCloneTicket
 	handlers["SessionManager.CloneSession"] = cloneSession
+	handlers["SessionManager.AcquireGenericServiceTicket"] = acquireServiceTicket
 }
 
 func (s *sessions) addUser(name, password string) {
