@@ -87,6 +87,8 @@ def _unpack(guestinfo: Guestinfo) -> tuple[bytes, dict[str, str]] | None:
             raw = squeezer.decompress(binascii.a2b_base64(packed), _MAX_SIZE)
             if squeezer.unconsumed_tail:
                 raise ConfigError(f"the boot configuration is above {_MAX_SIZE} bytes")
+            if not squeezer.eof:
+                raise ConfigError("the boot configuration is damaged: it ends early")
             addresses = json.loads(guestinfo.get(DISKS) or "{}")
         except (binascii.Error, zlib.error, ValueError) as error:
             raise ConfigError(f"the boot configuration is damaged: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +78,10 @@ def test_roles_hold_no_more_than_the_calls_need() -> None:
     wanted = {privilege for call in CALLS for privilege in call.privileges}
     assert {privilege for role in ROLES.values() for privilege in role} <= wanted
     assert not any(p.startswith("System.") for role in ROLES.values() for p in role)
+
+
+def test_the_documentation_has_every_call_and_privilege() -> None:
+    text = (Path(__file__).resolve().parents[4] / "docs" / "vsphere.md").read_text()
+    for call in CALLS:
+        row = f"| `{call.method}` | {call.purpose} | {call.where.value} | "
+        assert row + (", ".join(f"`{p}`" for p in call.privileges) or "none") in text
