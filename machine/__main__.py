@@ -21,7 +21,7 @@ import click
 from machine import local, vsphere
 from machine import service as boot
 from machine.diagnostics import write_bundle
-from machine.errors import MachineError, UsageProblem
+from machine.errors import MachineError, UsageProblem, VchExists
 from machine.places import Places
 from machine.supervisor import is_running
 from machine.validate import free_bridge_range, free_port
@@ -91,6 +91,8 @@ def create(target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str
     places = _places(target, state_dir, run_dir)
     config = _config(places, name, options)
     if target.startswith(vsphere.SCHEME):
+        if places.exists(name):
+            raise VchExists(name)  # before its credentials are overwritten
         config = vsphere.configure(config, target, options)
     else:
         vsphere.refuse_options(options)

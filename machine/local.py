@@ -61,6 +61,8 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     problems = validate(config, places.all())
     if config.vsphere is not None:
         problems += vsphere.problems(config)
+        if problems:
+            vsphere.forget(config)
     if problems:
         raise ValidationFailed(problems)
     _ensure_accounts(config)
@@ -180,6 +182,8 @@ def delete(config: VchConfig, places: Places, *, force: bool, keep_volumes: bool
             shutil.rmtree(entry)
         else:
             entry.unlink()
+    if config.vsphere is not None:
+        vsphere.forget(config)
     places.config_file(config.name).unlink()
     for directory in (config.root, places.state, places.run):  # the latter two with the last VCH
         with contextlib.suppress(OSError):

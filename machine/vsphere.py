@@ -23,7 +23,7 @@ import click
 from machine.errors import UsageProblem
 from vch import VchConfig, Vsphere
 
-__all__ = ["SCHEME", "configure", "options", "place_files", "problems", "refuse_options"]
+__all__ = ["SCHEME", "configure", "forget", "options", "place_files", "problems", "refuse_options"]
 
 SCHEME = "vsphere:"
 PORT = 443
@@ -126,6 +126,12 @@ def problems(config: VchConfig) -> list[str]:
     from portlayer.hypervisor.vsphere.validate import validate  # brings 60 MB of types
 
     return asyncio.run(validate(config))
+
+
+def forget(config: VchConfig) -> None:
+    """Remove the password's copy."""
+    assert config.vsphere is not None
+    config.vsphere.credentials.unlink(missing_ok=True)
 
 
 def place_files(config: VchConfig) -> VchConfig:

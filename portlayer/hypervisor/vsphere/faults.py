@@ -45,6 +45,8 @@ def describe(fault: BaseException) -> str:
     if isinstance(fault, vim.fault.FileNotFound):
         words = [f"{fault.file}: No such file"]
         message = ""
+    elif isinstance(fault, vim.fault.FileLocked):
+        words = [f"{fault.file}: locked by another VM"]
     elif isinstance(fault, vim.fault.FileFault):
         words.append(str(fault.file))
     for attribute in ("reason", "property", "invalidProperty", "privilegeId", "name"):

@@ -21,6 +21,7 @@ from portlayer.hypervisor.vsphere.faults import describe, translate
         ),
         (vmodl.fault.NotSupported(), NotSupported, "NotSupported"),
         (vim.fault.FileNotFound(file="[ds] gone.vmdk"), HypervisorError, r"\[ds\] gone.vmdk: No such file"),
+        (vim.fault.FileLocked(file="[ds] a.vmdk"), HypervisorError, r"\[ds\] a.vmdk: locked by another VM"),
         (vim.fault.GenericVmConfigFault(reason="qemu says no"), HypervisorError, "qemu says no"),
         (vim.fault.NoPermission(privilegeId="Global.X"), HypervisorError, "Global.X"),
         (OSError(5, "broken"), HypervisorError, "broken"),
