@@ -118,9 +118,13 @@ class VsphereBackend:
         (pid,) = self.processes(f"-uuid {instance_uuid(info.config.id)}")
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + DEATH_TIMEOUT
-        while Path(f"/proc/{pid}/fd").exists() and any(Path(f"/proc/{pid}/fd").iterdir()):
+        while self._power(info) != "poweredOff":  # which its host tells a moment later
             assert time.monotonic() < deadline, f"process {pid} does not die"
             time.sleep(0.01)
+
+    def _power(self, info: VmInfo) -> str:
+        vms = self.lab.state()["vms"]
+        return next(str(vm["power"]) for vm in vms if vm["name"].endswith(info.config.id[:12]))
 
     def reap(self, info: VmInfo) -> None:
         """The lab has."""
