@@ -42,12 +42,12 @@ kernel: setup ## Compile our own small kernel (15 CPU minutes, once); later gues
 
 test: guest ## Run the tests: unit, then the rooms and the docker CLI with real VMs
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow and not lab" --reruns 2 --ignore=tests/lab tests
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 tests/contract tests/system
 	@$(MAKE) --no-print-directory test-lab
 
 unit: setup ## Run the unit tests only
-	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow and not lab" --reruns 2 --ignore=tests/lab tests
 
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
@@ -57,9 +57,14 @@ lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=
 	@tools/setup.sh --lab
 	@"$$(tools/lab.sh)" $(LAB)
 
-test-lab: guest ## Run the tests of the vSphere lab
+# what of the spine makes sense on vSphere: no shared host paths, no checkpoints
+SPINE := tests/system/test_run.py tests/system/test_life_cycle.py tests/system/test_volumes_and_networks.py
+
+test-lab: guest ## Run the tests of the vSphere lab, and those of the vSphere back end in it
 	@tools/setup.sh --lab
-	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 tests/lab
+	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 tests/lab tests/vsphere
+	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 --hypervisor vsphere tests/contract
+	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 --hypervisor vsphere $(SPINE)
 
 check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/ruff check .

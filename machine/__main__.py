@@ -18,10 +18,10 @@ from typing import Any
 
 import click
 
-from machine import local
+from machine import local, vsphere
 from machine import service as boot
 from machine.diagnostics import write_bundle
-from machine.errors import MachineError, UsageProblem
+from machine.errors import MachineError, UsageProblem, VchExists
 from machine.places import Places
 from machine.supervisor import is_running
 from machine.validate import free_bridge_range, free_port
@@ -34,7 +34,9 @@ FIRST_TLS_PORT, FIRST_PLAIN_PORT = 2376, 2375
 def common(function: Command) -> Command:
     """The options every command has."""
     for option in (
-        click.option("--target", default="qemu:", show_default=True, help="qemu: is this host"),
+        click.option(
+            "--target", default="qemu:", show_default=True, help="qemu: is this host; vsphere:HOST[:PORT]"
+        ),
         click.option("--state-dir", type=click.Path(path_type=Path), default=Path("/var/lib/mooring")),
         click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/mooring")),
         click.option("--json", "as_json", is_flag=True, help="machine-readable output"),
@@ -84,9 +86,16 @@ def cli() -> None: ...
 @click.option("--registry-mirror", multiple=True, help="URL asked first for short image names")
 @click.option("--whitelist-registry", multiple=True, help="only these registries may be pulled from")
 @click.option("--docker-group", default="docker", show_default=True, help="may use the unix socket")
+@vsphere.options
 def create(target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str, **options: Any) -> None:
     places = _places(target, state_dir, run_dir)
     config = _config(places, name, options)
+    if target.startswith(vsphere.SCHEME):
+        if places.exists(name):
+            raise VchExists(name)  # before its credentials are overwritten
+        config = vsphere.configure(config, target, options)
+    else:
+        vsphere.refuse_options(options)
     names = [*options["tls_cname"], config.tls.host, "localhost"]
     if config.tls.port and config.tls.mode is TlsMode.NONE:
         _shout(f"tcp://{config.tls.host}:{config.tls.port} has no TLS: whoever reaches it is root here.")
@@ -185,8 +194,8 @@ def version(target: str, state_dir: Path, run_dir: Path, as_json: bool) -> None:
 
 
 def _places(target: str, state_dir: Path, run_dir: Path) -> Places:
-    if target.rstrip("/") not in ("qemu", "qemu:"):
-        raise UsageProblem(f"--target {target}: this build deploys to qemu: only (this host)")
+    if target.rstrip("/") not in ("qemu", "qemu:") and not target.startswith(vsphere.SCHEME):
+        raise UsageProblem(f"--target {target}: expected qemu: (this host) or vsphere:HOST[:PORT]")
     return Places(state=state_dir.absolute(), run=run_dir.absolute())
 
 

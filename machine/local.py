@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import service
+from machine import service, vsphere
 from machine.certificates import generate_certificates
 from machine.errors import MachineError, NoSuchVch, ValidationFailed, VchBusy, VchExists
 from machine.places import Places
@@ -59,6 +59,10 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     if places.exists(config.name):
         raise VchExists(config.name)
     problems = validate(config, places.all())
+    if config.vsphere is not None:
+        problems += vsphere.problems(config)
+        if problems:
+            vsphere.forget(config)
     if problems:
         raise ValidationFailed(problems)
     _ensure_accounts(config)
@@ -83,6 +87,8 @@ def _furnish(config: VchConfig, *, names: list[str], organization: str) -> VchCo
     for directory in (paths.vms, paths.containers, paths.layers, paths.volumes, paths.networks, paths.kv):
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     paths.log.mkdir(exist_ok=True)
+    if config.vsphere is not None:
+        config = vsphere.place_files(config)
     config.root.chmod(0o711)
     for store in config.volume_stores.values():
         store.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -176,6 +182,8 @@ def delete(config: VchConfig, places: Places, *, force: bool, keep_volumes: bool
             shutil.rmtree(entry)
         else:
             entry.unlink()
+    if config.vsphere is not None:
+        vsphere.forget(config)
     places.config_file(config.name).unlink()
     for directory in (config.root, places.state, places.run):  # the latter two with the last VCH
         with contextlib.suppress(OSError):

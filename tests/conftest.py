@@ -3,6 +3,7 @@
 To explore: ``pytest --hypothesis-profile=explore``.
 """
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -10,3 +11,11 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None)
 settings.load_profile("steady")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--hypervisor",
+        default="qemu-fast,qemu-vsphere",
+        help="back ends, by comma: qemu-fast, qemu-vsphere, vsphere (in the lab); tests/system: vsphere or not",
+    )

@@ -2,7 +2,9 @@
 
 Sources are tried in order; a machine has one. QEMU shows a file through
 fw_cfg. It may be padded with an unknown protobuf field to a fixed size, so that
-a clone of a waiting VM can be shown another one through the same window.
+a clone of a waiting VM can be shown another one through the same window. vSphere
+has guestinfo, and beside the configuration a table of where the disks are: nobody
+can choose a disk's serial number there.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import os
 
 from google.protobuf.message import DecodeError
 
+from tether.guestinfo import BOOT, DISKS, Guestinfo, GuestinfoError
 from tether.tether_pb2 import BootConfig
 
-__all__ = ["ConfigError", "read_boot_config"]
+__all__ = ["ConfigError", "located", "read_boot_config"]
 
 FW_CFG = "/sys/firmware/qemu_fw_cfg/by_name/opt/mooring/boot/raw"
 _MAX_SIZE = 16 << 20
@@ -30,12 +33,14 @@ def read_boot_config() -> BootConfig:
     Raises:
         ConfigError: none found, or one that we do not understand.
     """
-    sources = (_from_fw_cfg,)
-    for source in sources:
-        raw = source()
-        if raw is not None:
-            return parse(raw)
-    raise ConfigError(f"the hypervisor shows no boot configuration ({FW_CFG} is missing)")
+    raw = _from_fw_cfg()
+    if raw is not None:
+        return parse(raw)
+    shown = _from_guestinfo()
+    if shown is not None:
+        raw, addresses = shown
+        return located(parse(raw), addresses)
+    raise ConfigError(f"the hypervisor shows no boot configuration ({FW_CFG} and {BOOT} are missing)")
 
 
 def parse(raw: bytes) -> BootConfig:
@@ -48,6 +53,48 @@ def parse(raw: bytes) -> BootConfig:
             f"boot configuration version {config.version} is not {_VERSION}: image and host differ"
         )
     return config
+
+
+def located(config: BootConfig, addresses: dict[str, str]) -> BootConfig:
+    """The same with every disk at the SCSI address that the table has for it."""
+    for address in (config.root, *(mount.disk for mount in config.mounts)):
+        if address.serial in addresses:
+            address.scsi = addresses[address.serial]
+            address.serial = ""
+    return config
+
+
+def _from_guestinfo() -> tuple[bytes, dict[str, str]] | None:
+    guestinfo = Guestinfo.find()
+    if guestinfo is None:
+        return None
+    with guestinfo:
+        return _unpack(guestinfo)
+
+
+def _unpack(guestinfo: Guestinfo) -> tuple[bytes, dict[str, str]] | None:
+    try:
+        packed = guestinfo.get(BOOT)
+        if packed is None:
+            return None
+        # Only on this way, so that other machines do not pay for the imports.
+        import binascii
+        import json
+        import zlib
+
+        try:
+            squeezer = zlib.decompressobj(31)
+            raw = squeezer.decompress(binascii.a2b_base64(packed), _MAX_SIZE)
+            if squeezer.unconsumed_tail:
+                raise ConfigError(f"the boot configuration is above {_MAX_SIZE} bytes")
+            if not squeezer.eof:
+                raise ConfigError("the boot configuration is damaged: it ends early")
+            addresses = json.loads(guestinfo.get(DISKS) or "{}")
+        except (binascii.Error, zlib.error, ValueError) as error:
+            raise ConfigError(f"the boot configuration is damaged: {error}") from error
+    except GuestinfoError as error:
+        raise ConfigError(f"guestinfo: {error}") from error
+    return raw, {str(key): str(value) for key, value in addresses.items()}
 
 
 def _from_fw_cfg() -> bytes | None:

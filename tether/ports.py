@@ -11,7 +11,7 @@ import termios
 
 from tether.uevents import Uevents
 
-__all__ = ["CHANNEL", "JOURNAL", "Ports", "find_ports"]
+__all__ = ["CHANNEL", "JOURNAL", "Ports", "find_ports", "virtio_ports"]
 
 CHANNEL = "mooring.channel"
 JOURNAL = "mooring.journal"
@@ -43,10 +43,12 @@ def find_ports(*, virtio_majors: list[int], seconds: float = 2) -> Ports:
     if not serial:
         uevents = Uevents()
         try:
-            uevents.wait_for(lambda: _virtio() if len(_virtio()) == len(_SERIAL) else None, seconds=seconds)
+            uevents.wait_for(
+                lambda: virtio_ports() if len(virtio_ports()) == len(_SERIAL) else None, seconds=seconds
+            )
         finally:
             uevents.close()
-    named = _virtio()
+    named = virtio_ports()
     for name in (CHANNEL, JOURNAL):
         path = named.get(name) or (_SERIAL[name] if _SERIAL[name] in serial else "")
         if path:
@@ -60,7 +62,13 @@ def find_ports(*, virtio_majors: list[int], seconds: float = 2) -> Ports:
     return ports
 
 
-def _virtio() -> dict[str, str]:
+def _both() -> dict[str, str] | None:
+    found = virtio_ports()
+    return found if len(found) == len(_SERIAL) else None
+
+
+def virtio_ports() -> dict[str, str]:
+    """Name -> device of every virtio-serial port."""
     try:
         ports = os.listdir(_CLASS)
     except FileNotFoundError:

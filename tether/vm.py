@@ -19,6 +19,7 @@ from tether.etcfiles import update_names
 from tether.events import EventLog
 from tether.execs import Execs
 from tether.freeze import Freezer
+from tether.guestinfo import GOODBYE, RUN, Guestinfo, GuestinfoError
 from tether.health import HealthRunner
 from tether.journal import Kind
 from tether.log import Log
@@ -75,7 +76,7 @@ class Vm:
         self.health = HealthRunner(loop, self.container, self.recorder, self.events, log=log.note)
         self.network = Network(loop, log=log.note, on_change=self._leases_changed)
         self.freezer = Freezer(loop, log=log.note)
-        self.power = PowerOff(loop, self.container.cgroup, log=log.say, power_off=cut_power)
+        self.power = PowerOff(loop, self.container.cgroup, log=log.say, power_off=self._cut_power)
         self.config = BootConfig()
         self.relay: Relay | None = None
         self._resolver = Resolver()
@@ -87,6 +88,7 @@ class Vm:
 
     def begin(self) -> None:
         """Start the container, or wait to be told to."""
+        self._tell_host(RUN, self.nonce.hex())
         try:
             config = read_boot_config()
         except ConfigError as error:
@@ -221,6 +223,20 @@ class Vm:
         state = self.container.state
         self.log.say(f"tether: {MainState.State.Name(state.state)} {state.exit_code} {state.error}".rstrip())
         self.power.begin(mount_points(self.config))
+
+    def _cut_power(self) -> None:
+        self._tell_host(GOODBYE, "poweroff")
+        cut_power()
+
+    def _tell_host(self, key: str, value: str) -> None:
+        """State out through guestinfo, where there is any; the journal says the same and more."""
+        try:
+            guestinfo = Guestinfo.find()
+            if guestinfo is not None:
+                with guestinfo:
+                    guestinfo.set(key, value)
+        except (GuestinfoError, OSError) as error:
+            self.log.note(f"guestinfo: {error}")
 
     def uptime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -9,6 +9,7 @@ from vch.config import (
     VchConfig,
     VchConfigError,
     VchPaths,
+    Vsphere,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "VchConfig",
     "VchConfigError",
     "VchPaths",
+    "Vsphere",
 ]

@@ -25,6 +25,7 @@ __all__ = [
     "VchConfig",
     "VchConfigError",
     "VchPaths",
+    "Vsphere",
 ]
 
 
@@ -77,6 +78,25 @@ class Registry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vsphere:
+    """Where container VMs live on the `vsphere` back end. `credentials` names the file of the secret."""
+
+    host: str
+    credentials: Path  # JSON: user, password; 0600
+    key: Path  # 32 random bytes: seals what VMs carry of our documents; 0600
+    datastore: str
+    mount: Path  # that datastore as a directory of this host; `root` and `guest.iso` lie below it
+    channel_host: str  # address of ours that hosts dial for the network-backed serial ports
+    port: int = 443
+    thumbprint: str = ""  # of the server's certificate; "" = a certificate that the host trusts
+    datacenter: str = ""  # "" = the only one
+    pool: str = ""  # resource pool or vApp, by name or inventory path; "" = the only root pool
+    folder: str = ""  # VM folder; "" = the data centre's own
+    bridge: str = ""  # port group of all bridge networks; other networks are port groups of their own name
+    local_ports: bool = False  # lab only: that port group's ports are the taps that we make
+
+
+@dataclass(frozen=True, kw_only=True)
 class VchConfig:
     name: str
     id: str  # 32 hex digits
@@ -98,7 +118,8 @@ class VchConfig:
     max_memory_mib: int = 0  # sum over running container VMs
     max_cpus: int = 0
     qemu_user: str = "mooring"  # unprivileged user the VMs run as
-    hypervisor: str = "qemu"
+    hypervisor: str = "qemu"  # "qemu" | "vsphere"
+    vsphere: Vsphere | None = None
     version: int = 1
 
     @property

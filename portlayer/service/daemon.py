@@ -14,11 +14,11 @@ import fcntl
 import logging
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from portlayer.channel import TetherChannel
+from portlayer.channel import TetherChannel, Timing
 from portlayer.execution.events import EventHub
 from portlayer.execution.house import House, SystemClock
 from portlayer.execution.manager import Execution
@@ -51,6 +51,8 @@ from vch.config import VchConfig
 __all__ = ["AlreadyServed", "purge", "serve"]
 
 log = logging.getLogger(__name__)
+# A serial line is slow: a reset with its padding alone takes a third of a second, more on a busy host.
+_SERIAL = Timing(reset=5, handshake=180, silence=90)
 _GRACE = 0.5  # seconds for calls under way at shutdown; followed logs would never end
 
 
@@ -142,7 +144,7 @@ async def _open(config: VchConfig, stack: contextlib.AsyncExitStack) -> _Rooms:
         disks=disks,
         volumes=volumes,
         network=network,
-        channel=_channel,
+        channel=_channel(config),
     )
     clock = SystemClock()
     house = House(
@@ -182,9 +184,14 @@ async def _serve(config: VchConfig, stop: asyncio.Event) -> None:
         log.info("stopping; container VMs keep running")
 
 
-def _channel(connect: Connect, name: str) -> TetherChannel:
-    return TetherChannel(connect, name=name)
+def _channel(config: VchConfig) -> Callable[[Connect, str], TetherChannel]:
+    timing = _SERIAL if config.hypervisor == "vsphere" else Timing()
+    return lambda connect, name: TetherChannel(connect, name=name, timing=timing)
 
 
 def _hypervisor(config: VchConfig) -> Hypervisor:
+    if config.hypervisor == "vsphere":
+        from portlayer.hypervisor.vsphere import VsphereHypervisor  # 60 MB of types that only this one needs
+
+        return VsphereHypervisor(config)
     return QemuHypervisor(config)

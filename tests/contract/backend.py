@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from portlayer.hypervisor.base import Disk, Hypervisor, Nic
+from portlayer.hypervisor.base import Disk, Hypervisor, Nic, VmInfo
 from portlayer.hypervisor.qemu import QemuHypervisor
 from tests.contract.guest import BootFiles
 from tests.contract.namespace import private_network
@@ -21,6 +21,9 @@ __all__ = ["Backend", "QemuBackend"]
 
 class Backend(Protocol):
     """One tenant's worth of host: hypervisors made by it share their state."""
+
+    checkpoints: bool
+    """Whether a running VM that writes to a disk can be saved, and go on from that."""
 
     def hypervisor(self) -> Hypervisor:
         """A new one, not yet open: what a restarted port layer would make."""
@@ -37,14 +40,22 @@ class Backend(Protocol):
     def network(self) -> AbstractContextManager[None]:
         """A context in which NICs can be made."""
 
-    def kill(self, pid: int) -> None:
+    def kill(self, info: VmInfo) -> None:
         """Make a running VM's hypervisor process vanish. Returns when it has."""
+
+    def reap(self, info: VmInfo) -> None:
+        """Take note of the death of a process that nobody watched."""
+
+    def saved_memory(self, directory: Path) -> list[int]:
+        """Sizes of the memory that the snapshots of the VM with this directory hold."""
 
     def remains(self) -> list[str]:
         """What is left on the host once all VMs are deleted; empty when all is well."""
 
 
 class QemuBackend:
+    checkpoints = True
+
     def __init__(self, directory: Path, files: BootFiles, profile: str) -> None:
         self.directory = directory
         if not (directory / "boot").exists():  # by which tests.contract.victim finds them
@@ -93,9 +104,15 @@ class QemuBackend:
         with private_network():
             yield
 
-    def kill(self, pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # whoever watches it shall reap it
+    def kill(self, info: VmInfo) -> None:
+        os.kill(info.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, info.pid, os.WEXITED | os.WNOWAIT)  # whoever watches it shall reap it
+
+    def reap(self, info: VmInfo) -> None:
+        os.waitpid(info.pid, 0)
+
+    def saved_memory(self, directory: Path) -> list[int]:
+        return [path.stat().st_size for path in directory.glob("snapshots/*/memory.state")]
 
     def remains(self) -> list[str]:
         found = [str(path) for path in (self.config.run / "vm").glob("*")]

@@ -13,8 +13,38 @@ from portlayer.hypervisor.base import Hypervisor
 from tests.contract.backend import Backend, QemuBackend
 from tests.contract.guest import BootFiles, make_boot_files
 from tests.contract.scene import Scene
+from tests.contract.vsphere import VsphereBackend, lab_in_a_network_of_its_own
+from tests.lab.process import LabProcess
 
-BACKENDS = ("qemu-fast", "qemu-vsphere")
+BACKENDS = ("qemu-fast", "qemu-vsphere", "vsphere")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of the contract run on every back end asked for; those of one alone name it themselves."""
+    if "backend" not in metafunc.fixturenames:
+        return
+    marks = metafunc.definition.iter_markers("parametrize")
+    if not any(mark.args[0] == "backend" for mark in marks):
+        metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = _chosen(config)
+    out = [item for item in items if _backend(item) not in (None, *chosen)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
+def _chosen(config: pytest.Config) -> list[str]:
+    chosen = str(config.getoption("--hypervisor")).split(",")
+    for name in chosen:
+        assert name in BACKENDS, f"--hypervisor {name}: expected some of {', '.join(BACKENDS)}"
+    return chosen
+
+
+def _backend(item: pytest.Item) -> str | None:
+    call = getattr(item, "callspec", None)
+    return None if call is None else call.params.get("backend")
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +54,23 @@ def boot_files() -> Iterator[BootFiles]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="session")
+def lab() -> Iterator[LabProcess]:
+    directory = Path(tempfile.mkdtemp(prefix="mooring-lab-"))
+    with lab_in_a_network_of_its_own(directory) as running:
+        yield running
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest, boot_files: BootFiles) -> Iterator[Backend]:
     directory = Path(tempfile.mkdtemp(prefix="mc-"))  # short: sockets live below it
     directory.chmod(0o711)
-    made = QemuBackend(directory, boot_files, request.param.removeprefix("qemu-"))
+    made: Backend
+    if request.param == "vsphere":
+        made = VsphereBackend(directory, boot_files, request.getfixturevalue("lab"))
+    else:
+        made = QemuBackend(directory, boot_files, request.param.removeprefix("qemu-"))
     yield made
     shutil.rmtree(directory)
 

@@ -47,6 +47,14 @@ for port in /sys/class/virtio-ports/*; do
 done
 case $channel in /dev/ttyS*) for tty in $channel $journal; do stty -F $tty raw -echo; done ;; esac
 exec 3<>$channel 4>$journal
+for port in /sys/class/virtio-ports/*; do
+  [ "$(cat $port/name 2>/dev/null)" = org.lab.guestinfo ] && exec 5<>/dev/${port##*/} && guestinfo=yes
+done
+rpc() { # request -> value
+  [ $guestinfo ] || return 1
+  echo "$*" >&5; read -r status value <&5; echo "$value"; [ "$status" = 1 ]
+}
+rpc info-set guestinfo.mooring.run $(cat /proc/sys/kernel/random/boot_id) >/dev/null
 dmesg -n 4
 echo "booted $(cat /proc/sys/kernel/random/boot_id)" >&4
 
@@ -54,6 +62,9 @@ block() { # serial -> device
   for path in /sys/block/vd* /sys/block/sd*; do
     [ -e $path ] || continue
     if [ -e $path/serial ]; then found=$(cat $path/serial)
+    elif [ $guestinfo ]; then # "id":"controller:channel:target:lun"
+      at=$(readlink $path/device); at=${at##*/}
+      found=$(rpc info-get guestinfo.mooring.disks | tr -d '{}" ' | tr , '\n' | sed -n "s/:0:${at#*:}\$//p")
     else found=$(tail -c +5 $path/device/vpd_pg80 2>/dev/null | tr -d '\0 '); fi
     [ "$1" = "$found" ] && echo /dev/${path##*/} && return 0
     [ "$1" = all ] && echo "$found=$(cat $path/size)"
@@ -72,7 +83,10 @@ while :; do
   read -r command one two three <&3 || { usleep 20000; continue; }
   case $command in
     ping) echo "pong $one" >&3 ;;
-    boot) echo "boot $(base64 /sys/firmware/qemu_fw_cfg/by_name/opt/mooring/boot/raw 2>/dev/null | tr -d '\n')" >&3 ;;
+    boot)
+      raw=$(base64 /sys/firmware/qemu_fw_cfg/by_name/opt/mooring/boot/raw 2>/dev/null | tr -d '\n')
+      [ $guestinfo ] && raw=$(rpc info-get guestinfo.mooring.boot | base64 -d | gunzip | base64 | tr -d '\n')
+      echo "boot $raw" >&3 ;;
     disks) echo "disks $(block all | sort | tr '\n' ' ')" >&3 ;;
     nics) echo "nics $(nic all | sort | tr '\n' ' ')" >&3 ;;
     put) if disk=$(block $one) && echo "$two" | dd of=$disk conv=fsync 2>/dev/null; then echo done; else echo failed; fi >&3 ;;
@@ -82,7 +96,7 @@ while :; do
     console) echo "$one" >/dev/console; echo done >&3 ;;
     note) noted=$one; echo done >&3 ;;
     noted) echo "noted $noted" >&3 ;;
-    off) poweroff -f ;;
+    off) rpc info-set guestinfo.mooring.goodbye poweroff >/dev/null; poweroff -f ;;
     reboot) reboot -f ;;
     panic) exit 1 ;;
     *) echo "what is $command" >&3 ;;

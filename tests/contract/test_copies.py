@@ -81,9 +81,11 @@ async def test_a_snapshot_of_a_running_vm_holds_its_memory(scene: Scene, hypervi
     await hypervisor.resume(vm)
     await asyncio.gather(hypervisor.snapshot(vm, "a"), hypervisor.snapshot(vm, "b"))
     assert await guest.ask("ping on", until="pong on") == "pong on"
-    for name in ("paused", "a", "b"):
-        state = hypervisor.journal(vm).parent / "snapshots" / name / "memory.state"
-        assert state.stat().st_size > 1 << 20
+    kept = {path.name for path in (hypervisor.journal(vm).parent / "snapshots").iterdir()}
+    assert kept == {"paused", "a", "b"}
+    assert [size > 1 << 20 for size in scene.backend.saved_memory(hypervisor.journal(vm).parent)] == [
+        True
+    ] * 3
 
 
 async def test_a_vm_goes_on_from_its_snapshot_as_often_as_wanted(
@@ -91,6 +93,13 @@ async def test_a_vm_goes_on_from_its_snapshot_as_often_as_wanted(
 ) -> None:
     disk, shared = scene.backend.disk("d"), scene.backend.disk("ro", read_only=True)
     vm, guest = await scene.started(disks=(disk, shared))
+    if not scene.backend.checkpoints:
+        with pytest.raises(NotSupported, match="vmdk"):
+            await hypervisor.snapshot(vm, "first")
+        with pytest.raises(NotSupported):
+            await hypervisor.start((await scene.create()).config.id, snapshot="first")
+        assert await hypervisor.snapshots(vm) == []
+        return
     assert await guest.ask("note here") == await guest.ask("put d here") == "done"
     events = hypervisor.watch()
     await hypervisor.snapshot(vm, "first")
@@ -120,6 +129,7 @@ async def test_a_vm_goes_on_from_its_snapshot_as_often_as_wanted(
     assert await hypervisor.snapshots(vm) == ["second"]
 
 
+@pytest.mark.parametrize("backend", ["qemu-fast", "qemu-vsphere"], indirect=True)  # breaks QEMU's own steps
 async def test_who_dies_while_a_vm_stands_still_finds_it_going_on(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

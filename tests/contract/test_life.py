@@ -165,7 +165,7 @@ async def test_a_killed_hypervisor_process_is_a_crash(scene: Scene, hypervisor: 
     vm = (await scene.create()).config.id
     info = await hypervisor.start(vm)
     await next_event(events, vm, ON)
-    scene.backend.kill(info.pid)
+    scene.backend.kill(info)
     assert (await next_event(events, vm, OFF)).detail.startswith("crashed: ")
     assert (await hypervisor.get(vm)).power is PowerState.OFF
     await hypervisor.start(vm)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from portlayer.hypervisor.base import PowerState, VmEventKind
@@ -48,10 +46,10 @@ async def test_a_vm_that_ended_while_nobody_watched_is_off(scene: Scene) -> None
     vm = (await scene.create()).config.id
     info = await scene.hypervisor.start(vm)
     await scene.hypervisor.close()
-    scene.backend.kill(info.pid)
+    scene.backend.kill(info)
     scene.hypervisor = scene.backend.hypervisor()
     await scene.hypervisor.open()
-    os.waitpid(info.pid, 0)
+    scene.backend.reap(info)
     assert (await scene.hypervisor.get(vm)).power is PowerState.OFF
     await scene.hypervisor.start(vm)
 

@@ -47,7 +47,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     [
         (["inspect", "absent"], 3, "no virtual container host named 'absent'"),
         (["inspect", "../etc"], 2, "cannot name a virtual container host"),
-        (["ls", "--target", "vc.example.com"], 2, "qemu: only"),
+        (["ls", "--target", "vc.example.com"], 2, "expected qemu:"),
         (["create", "--name", "x"], 2, "--guest"),
         (["nonsense"], 2, "No such command"),
     ],

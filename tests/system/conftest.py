@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.harness import GUEST, ROOT, Docker, Host, Vch, footprint, registry_in, temporary_host
+from tests.system.vsphere import lab_in, vch_options
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +33,21 @@ def registry(host: Host) -> str:
 
 
 @pytest.fixture(scope="session")
-def vch(host: Host, registry: str) -> Iterator[Vch]:
+def back_end(request: pytest.FixtureRequest, host: Host) -> Iterator[list[str]]:
+    """What vic-machine is told of the hypervisor: nothing, or where the lab is."""
+    if request.config.getoption("--hypervisor") != "vsphere":
+        yield []
+        return
+    with lab_in(host) as lab:
+        yield vch_options(host, lab)
+
+
+@pytest.fixture(scope="session")
+def vch(host: Host, registry: str, back_end: list[str]) -> Iterator[Vch]:
     shared = host.directory / "shared"
     shared.mkdir()
     registries = ("--insecure-registry", registry, "--registry-mirror", f"http://{registry}")
-    made = Vch(host, "main", *registries, "--share-path", str(shared))
+    made = Vch(host, "main", *registries, *(back_end or ("--share-path", str(shared))))
     busybox = subprocess.run(
         [sys.executable, ROOT / "tools/busybox_image.py"], capture_output=True, check=True
     ).stdout

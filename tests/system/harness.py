@@ -36,6 +36,7 @@ class Host:
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.directory = directory
+        self.state = directory / "state"
         self._processes: list[subprocess.Popen[bytes]] = []
         run("ip", "netns", "add", name)
         self.run("ip", "link", "set", "lo", "up")
@@ -113,7 +114,7 @@ class Vch:
     def __init__(self, host: Host, name: str, *options: str) -> None:
         self.host = host
         self.name = name
-        self.places = ["--state-dir", str(host.directory / "state"), "--run-dir", f"/run/{host.name}"]
+        self.places = ["--state-dir", str(host.state), "--run-dir", f"/run/{host.name}"]
         created = host.run(
             *VIC_MACHINE,
             "create",

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from portlayer.hypervisor.base import HypervisorError
-from portlayer.hypervisor.qemu.durable import write_file
+from portlayer.hypervisor.durable import write_file
 from portlayer.hypervisor.qemu.probe import MARKER, initramfs
 from portlayer.hypervisor.qemu.process import ENVIRONMENT, Credentials, identity
 

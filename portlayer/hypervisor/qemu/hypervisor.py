@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from portlayer.hypervisor.base import (
     Capabilities,
@@ -27,12 +25,13 @@ from portlayer.hypervisor.base import (
 from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, MAX_SHARES, check_config
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.machine import Machine
-from portlayer.hypervisor.qemu.runtime import RunDirectory, tail
+from portlayer.hypervisor.qemu.runtime import RunDirectory
+from portlayer.hypervisor.rotation import tail
+from portlayer.hypervisor.watch import Steps, Watchers
 from vch.config import VchConfig
 
 __all__ = ["QemuHypervisor"]
 
-T = TypeVar("T")
 HOUSEKEEPING_INTERVAL = 30.0
 _log = logging.getLogger(__name__)
 
@@ -43,8 +42,8 @@ class QemuHypervisor:
         self._host_or_none: Host | None = None
         self._machines: dict[str, Machine] = {}
         self._creating: set[str] = set()
-        self._watchers: weakref.WeakSet[_Watcher] = weakref.WeakSet()
-        self._steps: set[asyncio.Task[Any]] = set()
+        self._watchers = Watchers()
+        self._steps = Steps()
         self._keeper: asyncio.Task[None] | None = None
 
     # -- our own life
@@ -55,7 +54,7 @@ class QemuHypervisor:
         host = await Host.survey(self._config)
         self._host_or_none = host
         records = await asyncio.to_thread(host.store.open)
-        self._machines = {vm: Machine(host, record, self._emit) for vm, record in records.items()}
+        self._machines = {vm: Machine(host, record, self._watchers.emit) for vm, record in records.items()}
         await asyncio.gather(*(machine.attach() for machine in self._machines.values()))
         await asyncio.to_thread(self._sweep_runs, host)
         await self._tidy()
@@ -76,12 +75,10 @@ class QemuHypervisor:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait((self._keeper,))
-        if self._steps:
-            await asyncio.wait(self._steps)
+        await self._steps.ended()
         for machine in self._machines.values():
             await machine.detach()
-        for watcher in list(self._watchers):
-            watcher.end()
+        self._watchers.end()
 
     async def capabilities(self) -> Capabilities:
         host = self._host
@@ -100,7 +97,7 @@ class QemuHypervisor:
     # -- life cycle
 
     async def create(self, config: VmConfig) -> VmInfo:
-        return await self._unbroken(self._create(config))
+        return await self._steps.unbroken(self._create(config))
 
     async def _create(self, config: VmConfig, *, memory: Path | None = None) -> VmInfo:
         host = self._host
@@ -116,36 +113,36 @@ class QemuHypervisor:
             raise HypervisorError(f"create VM {config.id[:12]}: {error}") from error
         finally:
             self._creating.discard(config.id)
-        machine = Machine(host, record, self._emit)
+        machine = Machine(host, record, self._watchers.emit)
         self._machines[config.id] = machine
         return machine.info()
 
     async def configure(self, config: VmConfig, *, version: int) -> VmInfo:
-        return await self._unbroken(self._machine(config.id).configure(config, version))
+        return await self._steps.unbroken(self._machine(config.id).configure(config, version))
 
     async def start(self, vm: str, *, snapshot: str | None = None) -> VmInfo:
-        return await self._unbroken(self._machine(vm).start(snapshot))
+        return await self._steps.unbroken(self._machine(vm).start(snapshot))
 
     async def power_off(self, vm: str) -> None:
-        await self._unbroken(self._machine(vm).power_off())
+        await self._steps.unbroken(self._machine(vm).power_off())
 
     async def suspend(self, vm: str) -> None:
-        await self._unbroken(self._machine(vm).suspend())
+        await self._steps.unbroken(self._machine(vm).suspend())
 
     async def resume(self, vm: str) -> None:
-        await self._unbroken(self._machine(vm).resume())
+        await self._steps.unbroken(self._machine(vm).resume())
 
     async def snapshot(self, vm: str, name: str, *, stop: bool = False) -> None:
-        await self._unbroken(self._machine(vm).snapshot(name, stop=stop))
+        await self._steps.unbroken(self._machine(vm).snapshot(name, stop=stop))
 
     async def snapshots(self, vm: str) -> Sequence[str]:
         return await self._machine(vm).snapshots()
 
     async def delete_snapshot(self, vm: str, name: str) -> None:
-        await self._unbroken(self._machine(vm).delete_snapshot(name))
+        await self._steps.unbroken(self._machine(vm).delete_snapshot(name))
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
-        return await self._unbroken(self._clone(self._machine(vm), config))
+        return await self._steps.unbroken(self._clone(self._machine(vm), config))
 
     async def _clone(self, source: Machine, config: VmConfig) -> VmInfo:
         async with source.state_for(config) as memory:
@@ -154,7 +151,7 @@ class QemuHypervisor:
     async def delete(self, vm: str) -> None:
         machine = self._machines.get(vm)
         if machine is not None:
-            await self._unbroken(self._delete(machine))
+            await self._steps.unbroken(self._delete(machine))
 
     async def _delete(self, machine: Machine) -> None:
         await machine.delete()
@@ -169,23 +166,21 @@ class QemuHypervisor:
         return self._machine(vm).info()
 
     def watch(self) -> AsyncIterator[VmEvent]:
-        watcher = _Watcher()
-        self._watchers.add(watcher)
-        return watcher
+        return self._watchers.watch()
 
     # -- hot plug
 
     async def add_nic(self, vm: str, nic: Nic) -> None:
-        await self._unbroken(self._machine(vm).add_nic(nic))
+        await self._steps.unbroken(self._machine(vm).add_nic(nic))
 
     async def remove_nic(self, vm: str, nic_id: str) -> None:
-        await self._unbroken(self._machine(vm).remove_nic(nic_id))
+        await self._steps.unbroken(self._machine(vm).remove_nic(nic_id))
 
     async def add_disk(self, vm: str, disk: Disk) -> None:
-        await self._unbroken(self._machine(vm).add_disk(disk))
+        await self._steps.unbroken(self._machine(vm).add_disk(disk))
 
     async def remove_disk(self, vm: str, disk_id: str) -> None:
-        await self._unbroken(self._machine(vm).remove_disk(disk_id))
+        await self._steps.unbroken(self._machine(vm).remove_disk(disk_id))
 
     # -- streams
 
@@ -196,7 +191,7 @@ class QemuHypervisor:
         return self._machine(vm).directory.journal
 
     async def rotate_journal(self, vm: str, *, keep: int) -> None:
-        await self._unbroken(self._machine(vm).rotate_journal(keep))
+        await self._steps.unbroken(self._machine(vm).rotate_journal(keep))
 
     async def console(self, vm: str, *, limit: int = 65536) -> bytes:
         return await asyncio.to_thread(tail, self._machine(vm).directory.console, limit)
@@ -214,21 +209,6 @@ class QemuHypervisor:
             return self._machines[vm]
         except KeyError as error:
             raise NoSuchVm(f"there is no VM {vm[:64]}") from error
-
-    def _emit(self, event: VmEvent) -> None:
-        for watcher in list(self._watchers):
-            watcher.push(event)
-
-    async def _unbroken(self, step: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.ensure_future(step)
-        self._steps.add(task)
-        task.add_done_callback(self._step_done)
-        return await asyncio.shield(task)
-
-    def _step_done(self, task: asyncio.Task[Any]) -> None:
-        self._steps.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.debug("step failed: %s", task.exception())
 
     async def _keep_house(self) -> None:
         while True:
@@ -248,23 +228,3 @@ class QemuHypervisor:
         if self._host.cgroups is not None:
             live = [machine.id for machine in self._machines.values() if machine.busy]
             await asyncio.to_thread(self._host.cgroups.sweep, live)
-
-
-class _Watcher(AsyncIterator[VmEvent]):
-    """One subscriber. It hears what happens from the moment it is made, and goes when it is dropped."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[VmEvent | None] = asyncio.Queue()
-
-    def push(self, event: VmEvent) -> None:
-        self._queue.put_nowait(event)
-
-    def end(self) -> None:
-        self._queue.put_nowait(None)
-
-    async def __anext__(self) -> VmEvent:
-        event = await self._queue.get()
-        if event is None:
-            self._queue.put_nowait(None)  # for whoever asks again
-            raise StopAsyncIteration
-        return event

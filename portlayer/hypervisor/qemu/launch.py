@@ -18,10 +18,11 @@ from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.memory import Migration, restore
 from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
 from portlayer.hypervisor.qemu.process import QemuProcess, spawn
-from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
+from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory
 from portlayer.hypervisor.qemu.share import offer
 from portlayer.hypervisor.qemu.store import VmDirectory
 from portlayer.hypervisor.qemu.tap import open_tap
+from portlayer.hypervisor.rotation import tail
 
 __all__ = ["Launch", "hardware", "last_words", "launch"]
 

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from portlayer.hypervisor import rotation
 from portlayer.hypervisor.base import (
     ConcurrentAccess,
     Disk,
@@ -32,24 +33,25 @@ from portlayer.hypervisor.base import (
     VmEventKind,
     VmInfo,
 )
-from portlayer.hypervisor.qemu import hotplug, journal
-from portlayer.hypervisor.qemu.aside import put_back
-from portlayer.hypervisor.qemu.devices import check_config
-from portlayer.hypervisor.qemu.durable import NEW
-from portlayer.hypervisor.qemu.host import Host
-from portlayer.hypervisor.qemu.launch import hardware, last_words, launch
-from portlayer.hypervisor.qemu.process import QemuProcess
-from portlayer.hypervisor.qemu.run import Run
-from portlayer.hypervisor.qemu.runtime import Launched
-from portlayer.hypervisor.qemu.snapshot import (
+from portlayer.hypervisor.copies import (
     Draft,
+    Running,
     Snapshot,
     check_clone,
     check_plain,
     copy_disks,
     names,
 )
-from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode
+from portlayer.hypervisor.durable import NEW
+from portlayer.hypervisor.qemu import hotplug, journal
+from portlayer.hypervisor.qemu.aside import put_back
+from portlayer.hypervisor.qemu.devices import check_config
+from portlayer.hypervisor.qemu.host import Host
+from portlayer.hypervisor.qemu.launch import hardware, last_words, launch
+from portlayer.hypervisor.qemu.process import QemuProcess
+from portlayer.hypervisor.qemu.run import Run
+from portlayer.hypervisor.qemu.runtime import Launched
+from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode, encode
 
 __all__ = ["Machine"]
 
@@ -201,7 +203,7 @@ class Machine:
 
     def _revert(self, snapshot: str) -> Path:
         source = Snapshot(self._directory.snapshots, snapshot)
-        source.check(self._record.config)
+        source.check(decode(source.document).config, self._record.config)
         try:
             source.revert_disks(self._record.config.disks)
         except OSError as error:
@@ -342,7 +344,7 @@ class Machine:
                 if run is None:
                     await self._finish(draft)
                     return
-                check_plain(run.launched)
+                check_plain(_running(run.launched))
                 running = self._power is PowerState.ON
                 async with run.memory_saved_without_disks(draft.memory, disks, running=running):
                     await self._finish(draft)
@@ -355,7 +357,7 @@ class Machine:
 
     async def _finish(self, draft: Draft) -> None:
         await copy_disks(self._record.config.disks, draft.path)
-        await asyncio.to_thread(draft.finish, self._record)
+        await asyncio.to_thread(draft.finish, encode(self._record))
 
     async def snapshots(self) -> list[str]:
         return await asyncio.to_thread(names, self._directory.snapshots)
@@ -368,7 +370,8 @@ class Machine:
     async def state_for(self, clone: VmConfig) -> AsyncIterator[Path | None]:
         """A file with this VM's memory for ``clone`` to start from; None when this VM is off."""
         async with self._held():
-            check_clone(self._record.config, clone, None if self._run is None else self._run.launched)
+            running = None if self._run is None else _running(self._run.launched)
+            check_clone(self._record.config, clone, running)
             if self._run is None:
                 yield None
                 return
@@ -388,11 +391,11 @@ class Machine:
     async def rotate_journal(self, keep: int) -> None:
         async with self._held():
             monitor = None if self._run is None else await self._run.session()
-            await asyncio.to_thread(journal.shift, self._directory.journal, keep)
+            await asyncio.to_thread(rotation.shift, self._directory.journal, keep)
             await asyncio.to_thread(self._host.store.ensure_streams, self.id)
             if monitor is not None:
                 await journal.reopen(monitor, self._directory.journal)
-            await asyncio.to_thread(journal.prune, self._directory.journal, keep)
+            await asyncio.to_thread(rotation.prune, self._directory.journal, keep)
 
     async def listen(self) -> None:
         """Make a session again that ended while QEMU goes on: events would be missed."""
@@ -406,9 +409,9 @@ class Machine:
 
     def trim(self) -> None:
         """Bound what a talkative guest makes of console and log."""
-        journal.trim(self._directory.console)
+        rotation.trim(self._directory.console)
         if self._run is not None:
-            journal.trim(self._rundir.log)
+            rotation.trim(self._rundir.log)
 
     # -- inside
 
@@ -470,6 +473,10 @@ def _with(devices: Sequence[T], device: T) -> tuple[T, ...]:
     if device not in result:
         result.append(device)
     return tuple(result)
+
+
+def _running(launched: Launched) -> Running:
+    return Running(disks=tuple(launched.disks), nics=len(launched.nics), plugged=launched.plugged)
 
 
 class _Held:

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from portlayer.hypervisor.base import HypervisorError
+from portlayer.hypervisor.durable import NEW
 from portlayer.hypervisor.qemu.commandline import process_name
-from portlayer.hypervisor.qemu.durable import NEW
 from portlayer.hypervisor.qemu.process import find_by_name, is_named, start_time
 
-__all__ = ["Launched", "RunDirectory", "tail"]
+__all__ = ["Launched", "RunDirectory"]
 
 SOCKET_PATH_LIMIT = 107
 
@@ -177,14 +177,3 @@ class RunDirectory:
         temporary = path.with_name(f"{NEW}{path.name}")
         temporary.write_text(text)
         temporary.rename(path)
-
-
-def tail(path: Path, limit: int) -> bytes:
-    """The last ``limit`` bytes of a file; nothing when it is not there."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - limit))
-            return file.read(limit)
-    except FileNotFoundError:
-        return b""

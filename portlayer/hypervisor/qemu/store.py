@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, Share, VmConfig
-from portlayer.hypervisor.qemu.durable import NEW, remove_directory, sweep, sync_directory, write_file
+from portlayer.hypervisor.durable import NEW, remove_directory, sweep, sync_directory, write_file
 from portlayer.hypervisor.qemu.reserve import Reserve
 
 __all__ = ["Record", "VmDirectory", "VmStore", "decode", "encode"]

@@ -59,7 +59,7 @@ func newLab(o options) (*Lab, error) {
 		run.remove()
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	l.system = newSession("lab")
+	l.system = newSession("") // events of the VM itself, not of a user, name none
 	l.changes = newChanges()
 	simulator.Map.AddHandler(l.changes)
 	l.model.Service.TLS = new(tls.Config)

@@ -88,11 +88,16 @@ func (l *Lab) attend(vm *simulator.VirtualMachine, q *qemu) {
 	}()
 }
 
-// wentOff publishes a power-off that no task asked for.
+// wentOff publishes a power-off that no task asked for: its event names no user.
 func (l *Lab) wentOff(vm *simulator.VirtualMachine) {
-	l.toolsRunning(vm, false)
 	body := &types.PowerOffVM_Task{This: vm.Self}
-	if _, fault := l.libraryTask(l.internalCall(vm.Self, "PowerOffVM_Task", body)); fault != nil {
+	l.publishOff(vm, l.internalCall(vm.Self, "PowerOffVM_Task", body))
+}
+
+// publishOff makes the VM powered off in the name of a call's user.
+func (l *Lab) publishOff(vm *simulator.VirtualMachine, off *call) {
+	l.toolsRunning(vm, false)
+	if _, fault := l.libraryTask(off); fault != nil {
 		l.logf("%s: power-off: %s", vm.Name, faultText(fault))
 	}
 	l.connectDevices(vm, false)
@@ -105,7 +110,7 @@ func powerOff(c *call, vm *simulator.VirtualMachine) (interface{}, types.BaseMet
 	if q := c.lab.machines.get(vm.Self).take(); q != nil {
 		q.kill()
 	}
-	c.lab.wentOff(vm)
+	c.lab.publishOff(vm, c)
 	return nil, nil
 }
 

@@ -10,7 +10,8 @@ import pytest
 from portlayer.hypervisor.base import HypervisorError
 from portlayer.hypervisor.qemu import runtime
 from portlayer.hypervisor.qemu.process import start_time
-from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
+from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory
+from portlayer.hypervisor.rotation import tail
 
 VM = "ab" * 32
 

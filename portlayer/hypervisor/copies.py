@@ -1,4 +1,4 @@
-"""Point-in-time copies: ``vms/<id>/snapshots/<name>/``.
+"""Point-in-time copies, ``vms/<id>/snapshots/<name>/``: what both back ends share.
 
 A snapshot is the configuration, a copy of every disk the VM may write, and, of a
 running VM, its memory. It appears under its name when it is complete. A copy, not
@@ -15,18 +15,26 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from portlayer.hypervisor.base import Disk, HypervisorError, NotSupported, VmConfig
-from portlayer.hypervisor.qemu.durable import NEW, sync_directory, write_file
-from portlayer.hypervisor.qemu.runtime import Launched
-from portlayer.hypervisor.qemu.store import Record, decode, encode
+from portlayer.hypervisor.durable import NEW, sync_directory, write_file
 
-__all__ = ["Draft", "Snapshot", "check_clone", "check_plain", "copy_disks", "names"]
+__all__ = ["Draft", "Running", "Snapshot", "check_clone", "check_plain", "copy_disks", "names"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DESCRIPTOR = b"# Disk DescriptorFile"
 _CONFIG, _MEMORY = "config.json", "memory.state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """The hardware a running VM has, which its configuration may be ahead of."""
+
+    disks: Sequence[str]
+    nics: int
+    plugged: bool  # it came or went since the start
 
 
 class Snapshot:
@@ -42,7 +50,12 @@ class Snapshot:
     def memory(self) -> Path:
         return self.path / _MEMORY
 
-    def check(self, now: VmConfig) -> None:
+    @property
+    def document(self) -> bytes:
+        """The configuration as its back end wrote it."""
+        return (self.path / _CONFIG).read_bytes()
+
+    def check(self, then: VmConfig, now: VmConfig) -> None:
         """A VM goes on only with the hardware that it had.
 
         Raises:
@@ -50,7 +63,6 @@ class Snapshot:
         """
         if not self.memory.exists():
             raise NotSupported(f"snapshot {self.path.name} is of a VM that was off: it holds no memory")
-        then = decode((self.path / _CONFIG).read_bytes()).config
         differences = {
             "memory": (then.memory_mib, now.memory_mib),
             "virtual CPUs": (then.vcpus, now.vcpus),
@@ -108,8 +120,9 @@ class Draft:
     def begin(self) -> None:
         self.path.mkdir(mode=0o700, parents=True)
 
-    def finish(self, record: Record) -> None:
-        write_file(self.path / _CONFIG, encode(record))
+    def finish(self, document: bytes) -> None:
+        """``document``: the configuration as its back end writes it."""
+        write_file(self.path / _CONFIG, document)
         self.path.rename(self.final)
         sync_directory(self.final.parent)
 
@@ -126,14 +139,14 @@ async def copy_disks(disks: Sequence[Disk], target: Path) -> None:
         await asyncio.to_thread(_copy, disk.path, copy)
 
 
-def check_plain(launched: Launched) -> None:
+def check_plain(running: Running) -> None:
     """Raise NotSupported when the running VM has devices in slots that a new start would not give them."""
-    if launched.plugged:
+    if running.plugged:
         raise NotSupported("the VM's hardware was changed since it started: its slots cannot be told")
 
 
-def check_clone(source: VmConfig, clone: VmConfig, launched: Launched | None) -> None:
-    """Whether ``clone`` can be made of ``source`` (running when ``launched`` is given).
+def check_clone(source: VmConfig, clone: VmConfig, running: Running | None) -> None:
+    """Whether ``clone`` can be made of ``source`` (which runs when ``running`` is given).
 
     A running clone goes on with the source's device state, so it must have the same
     devices in the same slots; and it must not write to what the source has open.
@@ -144,19 +157,19 @@ def check_clone(source: VmConfig, clone: VmConfig, launched: Launched | None) ->
             raise HypervisorError(
                 f"disk {disk.id}: {disk.path} is written by the source; a clone needs its own child"
             )
-    if launched is None:
+    if running is None:
         return
     if written:
         raise NotSupported(
             "a running VM that writes to a disk cannot be cloned: its memory and the disk are one"
         )
-    check_plain(launched)
+    check_plain(running)
     differences = {
         "memory": (source.memory_mib, clone.memory_mib),
         "virtual CPUs": (source.vcpus, clone.vcpus),
         "disks": ([disk.id for disk in source.disks], [disk.id for disk in clone.disks]),
-        "running disks": (list(launched.disks), [disk.id for disk in clone.disks]),
-        "NICs": (len(launched.nics), len(clone.nics)),
+        "running disks": (list(running.disks), [disk.id for disk in clone.disks]),
+        "NICs": (running.nics, len(clone.nics)),
     }
     for what, (old, new) in differences.items():
         if old != new:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from portlayer.hypervisor.qemu.durable import remove_directory, sweep, write_file
+from portlayer.hypervisor.durable import remove_directory, sweep, write_file
 
 
 def test_a_file_is_replaced_with_its_mode(tmp_path: Path) -> None:
