@@ -20,6 +20,7 @@ from engine.http import HttpServer
 from engine.images.service import ImageService
 from engine.rpc import PortLayer
 from portlayer import portlayer_pb2 as pb
+from tests.definition.observer import Observer, observed
 from tests.engine.conftest import Api
 from tests.engine.images.portlayer import FakePortLayer
 from tests.engine.images.samples import OCI_INDEX, Sample, sample, tar
@@ -35,12 +36,14 @@ async def api(
     config: VchConfig, port: PortLayer, service: ImageService, events: EventHub, tmp_path: Path
 ) -> AsyncIterator[Api]:
     engine = Engine(config=config, port=port, images=service, events=events, containers=ContainerIndex(port))
-    server = HttpServer(build_application(engine))
+    observer = Observer()
+    server = HttpServer(observed(build_application(engine), observer))
     await server.listen_unix(tmp_path / "docker.sock", group="root")
     client = Api(tmp_path / "docker.sock")
     yield client
     await client.close()
     await server.close()
+    assert not observer.violations, "\n".join(observer.violations)
 
 
 def lines(body: bytes) -> list[dict[str, Any]]:
