@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.filters import Filters
 from engine.http import NotFound, Request, Response, Router, Unavailable, json_response
 
 __all__ = ["register"]
@@ -36,6 +37,7 @@ _SWARM = (
     ("POST", "/swarm/unlock"),
     ("POST", "/swarm/leave"),
 )
+_PLUGIN_FILTERS = ("capability", "enabled")
 _ABSENT = (
     ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
     ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
@@ -65,6 +67,7 @@ def register(router: Router) -> None:
         raise Unavailable(_NOT_A_MANAGER)
 
     async def no_plugins(request: Request) -> Response:
+        Filters.parse(request.query.text("filters"), _PLUGIN_FILTERS)
         return json_response([])
 
     async def no_such_plugin(request: Request) -> Response:

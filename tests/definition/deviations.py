@@ -21,6 +21,7 @@ EXTRA = {
     ("GET /events", "status"): _OLD_EVENT,
     ("GET /events", "id"): _OLD_EVENT,
     ("GET /events", "from"): _OLD_EVENT,
+    ("GET /system/df", "BuilderSize"): "dockerd's until API 1.42; the definition never had it",
     (
         "GET /containers/{id}/json",
         "HostConfig.CgroupnsMode",
@@ -47,5 +48,6 @@ FREE = {
 INERT = {
     ("GET /networks/{id}", "verbose"): "adds what swarm's services hold: there are none",
     ("GET /images/json", "all"): "adds intermediate images: there are none",
+    ("GET /images/json", "digests"): "RepoDigests are always shown, as dockerd does",
     ("DELETE /images/{name}", "noprune"): "keeps untagged parents: there are none",
 }
