@@ -42,21 +42,23 @@ words = st.text(max_size=12) | st.sampled_from(
 names = st.sampled_from(
     ["box", "none", "a/b", "..", "%2e", "ÿ", "\n", "x" * 300, "-", "sha256:" + "0" * 64]
 ) | st.text(min_size=1, max_size=12)
-query_values = st.text(max_size=16) | st.sampled_from(
-    [
-        "0",
-        "1",
-        "true",
-        "-1",
-        "9" * 30,
-        "{",
-        "null",
-        "[]",
-        '{"name":["a"]}',
-        '{"label":{"a":true}}',
-        '{"until":["1h"]}',
-    ]
-    + ["ctrl-", "busybox", "linux/amd64", '{"os":"linux"}', "%", "1.5", "NaN", "TERM", "2026-01-01T00:00:00Z"]
+query_values = (
+    st.text(max_size=16)
+    | st.sampled_from(
+        ["0", "1", "true", "-1", "9" * 30, "{", "null", "[]", "%", "1.5", "NaN", "1h", "2026-01-01T00:00:00Z"]
+    )
+    | st.sampled_from(
+        [
+            '{"name":["a"]}',
+            '{"label":{"a":true}}',
+            '{"until":["1h"]}',
+            '{"os":"linux"}',
+            "ctrl-",
+            "busybox",
+            "linux/amd64",
+            "TERM",
+        ]
+    )
 )
 
 
