@@ -42,15 +42,15 @@ ROOMS := tests/contract tests/system/disks tests/system/network tests/system/tes
 
 test: guest ## Run the tests: unit, then the docker CLI against a real VCH with real VMs
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
-	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(addprefix --ignore=,$(ROOMS)) tests/system
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 $(addprefix --ignore=,$(ROOMS)) tests/system
 
 test-rooms: guest ## Run the tests of hypervisor, disks, network, tether and port layer alone
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(ROOMS)
+	@$(PYTHON) -m pytest -q -rR -m "system and not slow" --reruns 2 $(ROOMS)
 
 unit: setup ## Run the unit tests only
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 tests
 
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
