@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VCH ?= mooring
 GUEST := build/guest
 
-.PHONY: help run env test test-rooms unit soak check generate lock kernel guest bench clean setup stop
+.PHONY: help run env test test-rooms unit soak check evidence generate lock kernel guest bench clean setup stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -63,6 +63,12 @@ check: setup ## Lint, types, import graph, generated code
 	@$(PYTHON) -m pytest -q tests/test_imports.py
 	@$(PYTHON) tools/generate.py --check
 	@$(PYTHON) -m tools.compatibility --check
+
+evidence: guest ## Run the API's tests and note which of them shows what: docs/api-evidence.json
+	@tools/setup.sh --test
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 --evidence docs/api-evidence.json tests/engine
+	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 --evidence docs/api-evidence.json $(addprefix --ignore=,$(ROOMS)) tests/system
+	@$(PYTHON) -m tools.compatibility
 
 generate: setup ## Generate the protobuf and gRPC modules and docs/api-compatibility.md
 	@$(PYTHON) tools/generate.py

@@ -67,6 +67,7 @@ def register(router: Router, engine: Engine) -> None:
         container = await engine.containers.find(request.match["name"])
         spec = container.handle.spec
         current = resources.overlay(engine.containers.document(container.handle).full_host(), spec)
+        resources.check_update(wanted)
         merged = resources.merge_update(current, wanted)
         resources.validate(merged)
         if merged.AutoRemove and merged.RestartPolicy.Name not in ("", "no"):

@@ -47,7 +47,25 @@ FREE = {
 # (operation, query parameter): nothing needs to read it
 INERT = {
     ("GET /networks/{id}", "verbose"): "adds what swarm's services hold: there are none",
+    ("POST /auth", "email"): "registries have had no use for it since their API 2",
+    ("POST /containers/{id}/start", "detachKeys"): "dockerd does not read it either: those of attach count",
+    ("POST /containers/create", "OnBuild"): "an image's: only a build reads it",
+    ("POST /containers/create", "ArgsEscaped"): "Windows' own",
     ("GET /images/json", "all"): "adds intermediate images: there are none",
     ("GET /images/json", "digests"): "RepoDigests are always shown, as dockerd does",
     ("DELETE /images/{name}", "noprune"): "keeps untagged parents: there are none",
 }
+
+
+_ANSWERED = frozenset(
+    "NetworkID EndpointID Gateway IPAddress IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames".split()
+)
+
+
+def inert(key: str) -> str:
+    """Why there is nothing to do for ``"GET /images/json ?all"``; empty when there is."""
+    name, _, option = key.rpartition(" ")
+    parent, _, last = option.rpartition(".")
+    if parent.endswith(("EndpointsConfig", "EndpointConfig")) and last in _ANSWERED:
+        return "a field of answers: clients send back what they got"
+    return INERT.get((name, option.removeprefix("?")), "")

@@ -17,6 +17,7 @@ from engine.http import HIJACKED, ApiError, Application, Query, Request, Respons
 from engine.http.errors import Disconnected
 from tests.definition.deviations import INERT
 from tests.definition.document import OLDEST, definition
+from tests.definition.evidence import COLLECTED, Call
 from tests.definition.judge import Answer, violations
 
 __all__ = ["Call", "Observer", "observed"]
@@ -25,26 +26,18 @@ STREAMED = 1 << 20  # bytes of a streamed JSON answer that are judged
 
 
 @dataclass
-class Call:
-    """One request and what became of it."""
-
-    method: str
-    path: str
-    version: tuple[int, int]
-    query: Mapping[str, list[str]]
-    body: bytes = b""
-    status: int = 0
-    refusal: str = ""
-    read: set[str] = field(default_factory=set)  # query parameters the handler has looked at
-
-
-@dataclass
 class Observer:
     calls: list[Call] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    evidence: bool = True  # what is asked here shows what the engine can do
 
     def judge(self, call: Call, answer: Answer) -> None:
         self.violations += [item for item in violations(answer) if item not in self.violations]
+        self.done(call)
+
+    def done(self, call: Call) -> None:
+        if self.evidence:
+            COLLECTED.request(call)
         if call.status < 400:
             self._unread(call)
 
@@ -111,7 +104,9 @@ class WatchedRouter(Router):
         return dataclasses.replace(route, handler=handler), match
 
     async def _watch(self, route: Route, request: Request) -> Response:
-        call = Call(request.method, request.path, request.version, request.query._values)
+        call = Call(
+            request.method, request.path, request.version, request.query._values, headers=request.headers
+        )
         self._observer.calls.append(call)
         request.query = WatchedQuery(request.query, call.read)
         request.exchange = WatchedExchange(request.exchange, call)
@@ -129,14 +124,14 @@ class WatchedRouter(Router):
             self._observer.violations.append(f"{request.method} {request.path}: {error!r}")
             raise
         if response is HIJACKED:
-            self._observer._unread(call)
+            self._observer.done(call)
             return response
         call.status = response.status
         headers = {name.lower(): value for name, value in response.headers}
         if isinstance(response.body, bytes):
             self._judge(call, headers, response.body)
         else:
-            self._observer._unread(call)
+            self._observer.done(call)
             response.body = self._tapped(call, headers, response.body)
         return response
 

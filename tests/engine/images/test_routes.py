@@ -432,3 +432,25 @@ async def test_a_look_at_a_registry(api: Api, registry: FakeRegistry) -> None:
 async def test_what_is_not_there_yet_is_refused_by_name(api: Api, method: str, path: str, words: str) -> None:
     reply = await api(method, path)
     assert (reply.status, words in reply.message) == (501, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/images/repo:v1/history?platform=" + quote('{"os":"linux","architecture":"amd64"}'), 200),
+        ("GET", "/images/repo:v1/history?platform=" + quote('{"os":"plan9","architecture":"amd64"}'), 404),
+        ("GET", "/images/repo:v1/json?manifests=1", 501),
+        ("GET", "/images/json?manifests=1", 501),
+        ("DELETE", "/images/repo:v1?platforms=" + quote('{"os":"linux","architecture":"amd64"}'), 501),
+    ],
+)
+async def test_one_platform_is_kept(api: Api, method: str, path: str, status: int) -> None:
+    await load(api, (sample(BASE), ["repo:v1"]))
+    assert (await api(method, path)).status == status
+
+
+async def test_load_of_one_platform(api: Api) -> None:
+    archive = docker_archive((sample(BASE), ["repo:v1"]))
+    wanted = quote('{"os":"linux","architecture":"amd64"}')
+    reply = await api("POST", f"/images/load?platform={wanted}", raw=archive)
+    assert (reply.status, "error" in lines(reply.body)[-1]) == (200, False)
