@@ -92,7 +92,8 @@ class Page:
         test, text = self._refused.get(key, ("", ""))
         if key in self._shown:
             known = self._shown[key]
-            return f"honoured; other values refused: {_flat(text)}" if text else "honoured", known
+            both = text and key.count(" ") > 1  # of an option, not of a whole endpoint
+            return f"honoured; other values refused: {_flat(text)}" if both else "honoured", known
         if text:
             return f"refused: {_flat(text)}", test
         self.unknown.append(key)

@@ -33,6 +33,7 @@ _CONTAINERS = (
     "Name",
     "Type",
     "Target",
+    "Image",
 )
 NOTHING = ("", "0", "false", "none", "null", "{}", "[]")
 

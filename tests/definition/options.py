@@ -14,6 +14,9 @@ from tests.definition.document import Operation
 __all__ = ["asked_fields", "fields", "options"]
 
 
+_SAYS_BY_FALSE = ("EnableIPv4",)
+
+
 def options(operation: Operation) -> list[str]:
     """All that a client may say, in the order of the definition; headers have a colon."""
     headers = [f"{name}:" for name in operation.headers if name.lower() != "content-type"]
@@ -36,9 +39,9 @@ def fields(schema: Mapping[str, Any], place: str = "") -> Iterator[str]:
 
 
 def asked_fields(schema: Mapping[str, Any], value: Any, place: str = "") -> Iterator[str]:
-    """Those of :func:`fields` that a body gives a value other than nothing."""
+    """Those of :func:`fields` that a body gives a value other than nothing, which clients send along with all they have."""
     schema = schema["anyOf"][0] if "anyOf" in schema else schema
-    if value in (None, "", [], {}):
+    if value in (None, "", 0, -1, [], {}) and not place.endswith(_SAYS_BY_FALSE):
         return
     if "items" in schema:
         for item in value if isinstance(value, list) else [value]:

@@ -330,3 +330,29 @@ async def test_files_keep_their_owners_on_demand(api: Api, host: FakeHost) -> No
             raw=buffer.getvalue(),
         )
     assert reply.status == 200
+
+
+async def test_limits_in_numbers(api: Api, host: FakeHost) -> None:
+    limits = {"BlkioWeight": 300, "CpuPeriod": 50_000, "CpuQuota": 20_000, "MemoryReservation": 64 << 20}
+    memory = {"Memory": 128 << 20, "MemorySwap": 256 << 20}
+    more = {"OomKillDisable": True, "ConsoleSize": [10, 20], "Privileged": True, "PublishAllPorts": True}
+    container = await api.run(name="box", NetworkDisabled=True, HostConfig={**limits, **memory, **more})
+    spec = host.machines[container].handle.spec
+    got = spec.resources
+    assert (got.blkio_weight, got.cpu_period, got.cpu_quota) == (300, 50_000, 20_000)
+    assert (got.memory, got.memory_swap, got.memory_reservation) == (128 << 20, 256 << 20, 64 << 20)
+    assert (got.oom_kill_disable, spec.process.privileged, len(spec.endpoints)) == (True, True, 0)
+    changed = {"BlkioWeight": 400, "CpuPeriod": 60_000, "CpuQuota": 30_000, "MemoryReservation": 32 << 20}
+    assert (await api("POST", "/containers/box/update", changed)).status == 200
+    got = host.machines[container].handle.spec.resources
+    assert (got.blkio_weight, got.cpu_period, got.cpu_quota) == (400, 60_000, 30_000)
+    assert got.memory_reservation == 32 << 20
+
+
+async def test_updates_of_policy_and_processors(api: Api, host: FakeHost) -> None:
+    container = await api.run(name="box")
+    policy = {"Name": "on-failure", "MaximumRetryCount": 3}
+    reply = await api("POST", "/containers/box/update", {"NanoCpus": 500_000_000, "RestartPolicy": policy})
+    assert reply.status == 200
+    spec = host.machines[container].handle.spec
+    assert (spec.resources.nano_cpus, spec.restart.maximum_retries) == (500_000_000, 3)
