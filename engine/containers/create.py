@@ -51,10 +51,11 @@ def register(router: Router, engine: Engine) -> None:
         if not body:
             raise BadRequest("config cannot be empty in order to create a container")
         wanted = validated(CreateRequest, body)
-        name = request.query.text("name")
-        container = await _create(
-            engine, wanted, names.checked(name) if name else "", request.query.text("platform")
-        )
+        name, platform = request.query.text("name"), request.query.text("platform")
+        for what, in_query, in_body in (("name", name, wanted.name), ("platform", platform, wanted.platform)):
+            if in_body not in ("", in_query):
+                raise BadRequest(f"the container's {what} belongs into the query, not into the body")
+        container = await _create(engine, wanted, names.checked(name) if name else "", platform)
         return json_response({"Id": container, "Warnings": []}, 201)
 
     router.add("POST", "/containers/create", create)

@@ -40,6 +40,7 @@ async function main() {
   const plain = new PassThrough();
   const echoed = text(plain);
   docker.modem.demuxStream(stream, plain, plain);
+  stream.on('end', () => plain.end());
   await box.start();
   const execution = await box.exec({ Cmd: ['sh', '-c', 'echo in; exit 6'], AttachStdout: true, AttachStderr: true });
   const running = await execution.start({});
@@ -53,7 +54,6 @@ async function main() {
   stream.write('through\n');
   stream.end();
   assert.strictEqual((await box.wait()).StatusCode, 0);
-  stream.on('end', () => plain.end());
   assert.strictEqual(await echoed, 'through\n');
   assert.ok((await box.logs({ stdout: true })).toString().endsWith('through\n'));
   await box.remove({ v: true });
