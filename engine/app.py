@@ -6,6 +6,7 @@ from engine import product, refusals
 from engine.containers import (
     attach,
     changes,
+    checkpoints,
     create,
     files,
     inspect,
@@ -21,7 +22,7 @@ from engine.context import Engine
 from engine.events import routes as event_routes
 from engine.execs import routes as exec_routes
 from engine.http import LATEST, Application, Router, version_text
-from engine.images import ImageService
+from engine.images import ImageService, commit
 from engine.images import routes as image_routes
 from engine.networks import routes as network_routes
 from engine.system import diskusage, info, ping, version
@@ -31,7 +32,7 @@ __all__ = ["build_application"]
 
 HEADERS = (
     ("Api-Version", version_text(LATEST)),
-    ("Docker-Experimental", "false"),
+    ("Docker-Experimental", "true"),  # the docker CLI wants it before it offers checkpoints
     ("Ostype", "linux"),
     ("Server", f"{product.NAME}/{product.VERSION} (linux)"),
 )
@@ -49,6 +50,7 @@ def build_application(engine: Engine) -> Application:
         create,
         inspect,
         lifecycle,
+        checkpoints,
         removal,
         waiting,
         changes,
@@ -64,5 +66,6 @@ def build_application(engine: Engine) -> Application:
         resource.register(router, engine)
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
         image_routes.register(router, engine.images)
+        commit.register(router, engine, engine.images)
     refusals.register(router)
     return Application(router=router, headers=HEADERS)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from engine.catalog import ImageCatalog
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.events.hub import EventHub
 from engine.rpc import PortLayer
@@ -23,4 +24,5 @@ class Engine:
     images: ImageCatalog
     events: EventHub
     containers: ContainerIndex
+    anonymous: AnonymousVolumes
     started_at: int = field(default_factory=time.time_ns)

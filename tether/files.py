@@ -13,6 +13,7 @@ import io
 import os
 import select
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ from tether.become import Failure, read_database
 from tether.call import Call, RpcError
 from tether.container import Container
 from tether.loop import Loop
+from tether.pump import widen
 from tether.spawn import (
     OWN_NAMESPACE,
     Channels,
@@ -33,11 +35,11 @@ from tether.spawn import (
 )
 from tether.tether_pb2 import CopyInRequest, CopyOutRequest, Empty, PathStat, StatPathRequest
 from tether.users import UserError, resolve_user
-from tether.wire import Code
+from tether.wire import PIECE, Code
 
 __all__ = ["Files"]
 
-_PIECE = 1 << 16
+_TURNS = 4  # pieces before others on the loop get a turn
 _MAX_PENDING = 8 << 20  # credit keeps it below; a host that ignores credit is cut off
 _LENGTH = struct.Struct("<I")
 _CODES = {
@@ -194,24 +196,29 @@ class _Reader(_Worker):
         self._head = bytearray()
         self._responded = False
         os.set_blocking(spawned.stdout, False)
+        widen(spawned.stdout)
         loop.add(spawned.stdout, select.EPOLLIN, lambda _: self._read())
 
     def _read(self) -> None:
-        if self._responded and self._call.room <= 0:
-            self._loop.modify(self._spawned.stdout, 0)
-            self._call.on_writable(self._resume)
-            return
-        try:
-            data = os.read(self._spawned.stdout, _PIECE)
-        except BlockingIOError:
-            return
-        if not data:
-            self._end()
-        elif self._responded:
-            self._call.send(data)
-        else:
-            self._head += data
-            self._respond()
+        for _ in range(_TURNS):
+            if self._responded and self._call.room <= 0:
+                self._loop.modify(self._spawned.stdout, 0)
+                self._call.on_writable(self._resume)
+                return
+            try:
+                data = os.read(self._spawned.stdout, PIECE)
+            except BlockingIOError:
+                return
+            if not data:
+                self._end()
+                return
+            if self._responded:
+                self._call.send(data)
+            else:
+                self._head += data
+                self._respond()
+            if len(data) < PIECE:
+                return
 
     def _resume(self) -> None:
         if self._spawned.stdout >= 0:
@@ -245,19 +252,23 @@ class _Writer(_Worker):
 
     def __init__(self, loop: Loop, spawned: Spawned, call: Call) -> None:
         super().__init__(loop, spawned, call)
-        self._pending = bytearray()
+        self._queue: deque[memoryview] = deque()
+        self._pending = 0  # bytes in it
         self._all_here = False
         os.set_blocking(spawned.stdin, False)
+        widen(spawned.stdin)
+        self._events = 0  # what the loop watches it for
         loop.add(spawned.stdin, 0, self._ready)
         loop.add(spawned.report, select.EPOLLIN, lambda _: self._end())
         call.on_data(self._take, manual_credit=True)
 
     def _take(self, data: bytes, end: bool) -> None:
-        if len(self._pending) + len(data) > _MAX_PENDING:
+        if self._pending + len(data) > _MAX_PENDING:
             self._call.fail(Code.RESOURCE_EXHAUSTED, "more data than credit was given for")
             self._abandon()
             return
-        self._pending += data
+        self._queue.append(memoryview(data))
+        self._pending += len(data)
         self._all_here = self._all_here or end
         self._flush()
 
@@ -270,16 +281,18 @@ class _Writer(_Worker):
     def _flush(self) -> None:
         fd = self._spawned.stdin
         if fd < 0:
-            self._call.consume(len(self._pending))
-            self._pending.clear()
+            self._drop_input()
             return
         try:
-            while self._pending:
-                count = os.write(fd, self._pending[:_PIECE])
-                del self._pending[:count]
-                self._call.consume(count)
+            while self._queue:
+                count = os.write(fd, self._queue[0])
+                self._done(count)
+                if count < len(self._queue[0]):
+                    self._queue[0] = self._queue[0][count:]
+                else:
+                    self._queue.popleft()
         except BlockingIOError:
-            self._loop.modify(fd, select.EPOLLOUT)
+            self._listen(select.EPOLLOUT)
             return
         except BrokenPipeError:
             self._drop_input()
@@ -287,7 +300,16 @@ class _Writer(_Worker):
         if self._all_here:
             self._drop_input()
         else:
-            self._loop.modify(fd, 0)
+            self._listen(0)
+
+    def _done(self, count: int) -> None:
+        self._pending -= count
+        self._call.consume(count)
+
+    def _listen(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._loop.modify(self._spawned.stdin, events)
 
     def _drop_input(self) -> None:
         fd = self._spawned.stdin
@@ -295,8 +317,8 @@ class _Writer(_Worker):
             self._loop.remove(fd)
             os.close(fd)
             self._spawned = self._spawned._replace(stdin=-1)
-        self._call.consume(len(self._pending))
-        self._pending.clear()
+        self._done(self._pending)
+        self._queue.clear()
 
     def _end(self) -> None:
         failure = self._outcome()

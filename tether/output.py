@@ -9,8 +9,10 @@ one has been cut off. Without any, the newest bytes win.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
+from tether.journal import OUTPUT_PIECE
 from tether.loop import Loop
 from tether.pump import CHUNK
 from tether.recorder import Recorder
@@ -25,6 +27,8 @@ _MAIN_RING = 256 * 1024
 
 
 class Output:
+    chunk = CHUNK
+
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
         self.ended = False
@@ -36,7 +40,7 @@ class Output:
     def room(self) -> bool:
         raise NotImplementedError
 
-    def write(self, data: bytes) -> None:
+    def read_from(self, fd: int, limit: int) -> int:
         raise NotImplementedError
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -94,8 +98,10 @@ class ExecOutput(Output):
             return True
         return self.ring.end + CHUNK - max(0, floor - IN_FLIGHT) <= self.ring.capacity
 
-    def write(self, data: bytes) -> None:
+    def read_from(self, fd: int, limit: int) -> int:
+        data = os.read(fd, limit)
         self.ring.write(data)
+        return len(data)
 
     def when_room(self, callback: Callable[[], None]) -> None:
         self._waiters.append(callback)
@@ -127,6 +133,8 @@ class ExecOutput(Output):
 class MainOutput(Output):
     """Sink of the main process's pump: the journal, and a ring from the first reader on."""
 
+    chunk = OUTPUT_PIECE
+
     def __init__(self, recorder: Recorder, stream: int) -> None:
         super().__init__(Ring(_MAIN_RING))
         self._recorder = recorder
@@ -137,12 +145,16 @@ class MainOutput(Output):
     def room(self) -> bool:
         return self._recorder.room
 
-    def write(self, data: bytes) -> None:
-        self._recorder.output(self._stream, data)
-        if self._wanted:
+    def read_from(self, fd: int, limit: int) -> int:
+        if not self._wanted:
+            count = self._recorder.output_from(fd, self._stream, limit)
+            self.ring.pass_by(count)
+            return count
+        data = os.read(fd, limit)
+        if data:
+            self._recorder.output(self._stream, data)
             self.ring.write(data)
-        else:
-            self.ring.pass_by(len(data))
+        return len(data)
 
     def when_room(self, callback: Callable[[], None]) -> None:
         self._recorder.when_room(callback)

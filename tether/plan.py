@@ -221,7 +221,12 @@ def _mounts(config: BootConfig, *, files: str, volumes: list[str], init: str) ->
     if config.process.init:
         defaults.append(Bind(INIT, init, True, False))
     wanted: list[FileSystem | Bind] = [
-        Bind(_destination(mount.destination), source, mount.read_only, True)
+        Bind(
+            _destination(mount.destination),
+            source,
+            mount.read_only,
+            mount.volume or not (mount.share and mount.subpath),
+        )
         for mount, source in zip(config.mounts, volumes, strict=True)
     ]
     for tmpfs in config.tmpfs:

@@ -15,7 +15,7 @@ import select
 from collections import deque
 from collections.abc import Callable
 
-from tether.journal import OUTPUT_PIECE, JournalWriter, Kind
+from tether.journal import BODY, OUTPUT_PIECE, JournalWriter, Kind
 from tether.loop import Loop
 
 __all__ = ["Recorder"]
@@ -41,6 +41,8 @@ class Recorder:
         self._writer = JournalWriter()
         self._queue: deque[bytes] = deque()
         self._out = memoryview(b"")
+        self._record = bytearray(BODY + OUTPUT_PIECE)  # where output_from makes its own
+        self._view = memoryview(self._record)
         self._recorded = 0  # bytes ever made
         self._written = 0  # bytes ever taken by the port
         self._blocked = False  # waiting for the port, or for the next try
@@ -49,7 +51,7 @@ class Recorder:
         self._failed = False
         os.set_blocking(fd, False)
         try:
-            loop.add(fd, select.EPOLLOUT | select.EPOLLET, self._ready)
+            loop.add(fd, select.EPOLLET, self._ready)
         except PermissionError:
             self._watched = False  # a regular file: always ready
         else:
@@ -70,6 +72,27 @@ class Recorder:
             return
         for at in range(0, len(data), OUTPUT_PIECE):
             self._put(self._writer.record(Kind.OUTPUT, data[at : at + OUTPUT_PIECE], stream=stream))
+
+    def output_from(self, fd: int, stream: int, limit: int) -> int:
+        """The same by one read of ``fd`` for at most ``limit`` bytes; returns how many it gave.
+
+        They go from pipe to port through one buffer that stays: under TCG a copy,
+        and the fresh pages for it, cost more than the rest of a record.
+        """
+        count = os.readv(fd, [self._view[BODY : BODY + min(limit, OUTPUT_PIECE)]])
+        if not count:
+            return 0
+        self._writer.output_in_place(self._record, count, stream)
+        record = self._view[: BODY + count]
+        if self._blocked or self._out or self._queue:
+            self._put(bytes(record))
+            return count
+        self._recorded += len(record)
+        self._out = record
+        self._write()
+        if self._out:  # the port is full, and the buffer is wanted again
+            self._out = memoryview(bytes(self._out))
+        return count
 
     @property
     def pending(self) -> int:
@@ -105,10 +128,11 @@ class Recorder:
         if not self._blocked:
             self._write()
 
-    def _ready(self, _: int) -> None:
-        if self._failed:
+    def _ready(self, events: int) -> None:
+        if self._failed or not events & select.EPOLLOUT:
             return  # the next try has its time
         self._blocked = False
+        self._loop.modify(self._fd, select.EPOLLET)
         self._write()
 
     def _write(self) -> None:
@@ -121,6 +145,7 @@ class Recorder:
                 count = os.write(self._fd, self._out)
             except BlockingIOError:
                 self._blocked = True
+                self._loop.modify(self._fd, select.EPOLLOUT | select.EPOLLET)
                 break
             except OSError as error:
                 self._later(error)

@@ -12,7 +12,8 @@ call's ``on_cancel`` runs (with ``call.lost`` true) and its sends go nowhere.
 
 A virtio-serial port reports a hang-up for as long as the host is away, so the
 descriptor is watched edge-triggered: it is always read and written until it
-would block.
+would block, and asked about room only after it had none (a port would tell of
+every buffer that the host has taken).
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ __all__ = ["Call", "RpcError", "Server"]
 
 M = TypeVar("M", bound=Message)
 
-_READ = 64 * 1024
+# A virtio-serial port gives at most one of its buffers, a page, for each buffer of ours.
+_PAGE = 4096
+_PAGES = 16
 _TURNS = 8  # reads or writes before others on the loop get a turn
 _BACKLOG = 4 << 20  # answers the host has not read: read no more questions meanwhile
 _ABSENT = 30.0  # seconds a host may be away before its calls are given up
@@ -63,6 +66,9 @@ class Server:
         self._calls: dict[int, Call] = {}
         self._fd = -1
         self._out = memoryview(b"")  # pulled from the session, not taken by the descriptor
+        self._full = False  # the descriptor takes no more
+        self._in = memoryview(bytearray(_PAGES * _PAGE))
+        self._pages = [self._in[at : at + _PAGE] for at in range(0, len(self._in), _PAGE)]
         self._stalled = False  # not reading because of _BACKLOG
         self._flush_timer: Timer | None = None
         self._host = _Host.PRESENT
@@ -98,7 +104,8 @@ class Server:
         if os.isatty(fd):
             _make_raw(fd)
         self._fd = fd
-        self._loop.add(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
+        self._full = False
+        self._loop.add(fd, select.EPOLLIN | select.EPOLLET, self._ready)
 
     def close(self) -> None:
         """Let go of the descriptor; open calls are lost."""
@@ -114,6 +121,9 @@ class Server:
     def _ready(self, events: int) -> None:
         if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             self._read()
+        if self._full and events & select.EPOLLOUT:
+            self._full = False
+            self._loop.modify(self._fd, select.EPOLLIN | select.EPOLLET)
         self._flush()
 
     def _read(self) -> None:
@@ -124,17 +134,17 @@ class Server:
                 self._stalled = True
                 return
             try:
-                data = os.read(self._fd, _READ)
+                count = os.readv(self._fd, self._pages)
             except BlockingIOError:
                 return
             except OSError as error:
                 self._hung_up(str(error))
                 return
-            if not data:
+            if not count:
                 self._hung_up("end of stream")
                 return
             self._came_back()
-            for event in self._session.receive(data):
+            for event in self._session.receive(bytes(self._in[:count])):
                 self._dispatch(event)
         self._loop.soon(self._read_on)
 
@@ -146,7 +156,7 @@ class Server:
         """Write until there is nothing to say or the descriptor takes no more."""
         self._flush_timer = None
         for _ in range(_TURNS):
-            if self._fd < 0:
+            if self._fd < 0 or self._full:
                 return
             if not self._out:
                 self._out = memoryview(self._session.pull())
@@ -156,6 +166,8 @@ class Server:
             try:
                 written = os.write(self._fd, self._out)
             except BlockingIOError:
+                self._full = True
+                self._loop.modify(self._fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
                 return
             except OSError as error:
                 self._hung_up(str(error))

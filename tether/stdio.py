@@ -38,6 +38,7 @@ _FIRST = 10.0  # seconds an exec's output waits for its first reader
 _AGAIN = 30.0  # and for one who was cut off; so long do finished execs keep their output
 _FINISHED = 256  # states kept
 _FINISHED_OUTPUT = 8 << 20  # bytes of output kept of all of them
+_GATHER = 0.01  # seconds, see tether/pump.py
 _TIOCSWINSZ = 0x5414  # asm-generic/ioctls.h
 
 
@@ -74,15 +75,17 @@ class _Process:
             outputs = {AttachOutput.STDOUT: pty_fd}
         else:
             self.stdin.start(stdin_fd, terminal=False)
+        conversation = pty_fd is not None or stdin_fd is not None
         for stream, output in self.outputs.items():
             fd = outputs.get(stream)
             if fd is None:
                 output.ended = True
             else:
-                self._pump(fd, output)
+                self._pump(fd, output, gather=0 if conversation else _GATHER)
 
-    def _pump(self, fd: int, output: Output) -> None:
-        self._pumps.append(Pump(self._loop, fd, _Tap(self, output), lambda: self._ended(output)))
+    def _pump(self, fd: int, output: Output, *, gather: float) -> None:
+        ended = lambda: self._ended(output)  # noqa: E731
+        self._pumps.append(Pump(self._loop, fd, _Tap(self, output), ended, gather=gather))
 
     def end(self, exit_code: int, error: str) -> None:
         self.over = True
@@ -172,15 +175,18 @@ class _Tap:
         self._process = process
         self._output = output
         self.when_room = output.when_room
+        self.chunk = output.chunk
 
     @property
     def room(self) -> bool:
         return self._output.room
 
-    def write(self, data: bytes) -> None:
-        self._output.write(data)
-        for reader in tuple(self._process.readers):
-            reader.push()
+    def read_from(self, fd: int, limit: int) -> int:
+        count = self._output.read_from(fd, limit)
+        if count:
+            for reader in tuple(self._process.readers):
+                reader.push()
+        return count
 
 
 class Sessions:

@@ -292,12 +292,18 @@ class Mount(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     COPY_UP_FIELD_NUMBER: _builtins.int
     SUBPATH_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
     destination: _builtins.str
     read_only: _builtins.bool
     copy_up: _builtins.bool
     """fill from the image's content when the volume is empty"""
     subpath: _builtins.str
     """inside the volume"""
+    share: _builtins.str
+    """instead of a disk: a virtio-fs tag; its root is the content …"""
+    volume: _builtins.bool
+    """… or, as a disk's, has it in "data" """
     @_builtins.property
     def disk(self) -> Global___DiskAddress: ...
     def __init__(
@@ -308,10 +314,12 @@ class Mount(_message.Message):
         read_only: _builtins.bool = ...,
         copy_up: _builtins.bool = ...,
         subpath: _builtins.str = ...,
+        share: _builtins.str = ...,
+        volume: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_up", b"copy_up", "destination", b"destination", "disk", b"disk", "read_only", b"read_only", "subpath", b"subpath"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_up", b"copy_up", "destination", b"destination", "disk", b"disk", "read_only", b"read_only", "share", b"share", "subpath", b"subpath", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,10 @@ its own), every body proves itself, and a decoder that meets anything else looks
 for the next header that does, one byte further each time: noise costs the frame
 it damaged and nothing else. What a peer can make us hold is one frame.
 
+A header's own check goes once more over the magic. Without that, header and check
+would be data with its CRC, all of which have the same CRC: one header could pass
+for another as the body of a frame that was cut right behind its own.
+
 The same header carries the journal's records under another magic (tether/journal.py).
 
 Invariant: only the standard library is imported here, and little of it. Every
@@ -36,6 +40,7 @@ __all__ = [
     "Frame",
     "Type",
     "encode",
+    "encode_in_place",
     "find_frame",
 ]
 
@@ -60,7 +65,7 @@ MORE = 0x02  # REQUEST, RESPONSE: the message continues in the stream's next fra
 MAX_RESCANS = 1024
 
 _HEAD = struct.Struct("<2sBBIII")  # magic, type, flags, stream, body length, CRC of the body
-_HEADER = struct.Struct("<2sBBIIII")  # and the CRC of all that
+_HEADER = struct.Struct("<2sBBIIII")  # and the CRC of all that and the magic
 _CRC = struct.Struct("<I")
 
 
@@ -110,24 +115,34 @@ def encode(
     stream: int = 0,
     flags: int = 0,
     magic: bytes = MAGIC,
+    most: int = MAX_BODY,
     prefix: bytes = b"",
 ) -> bytes:
-    """One frame. ``prefix`` and ``body`` make its body, together at most MAX_BODY bytes."""
+    """One frame. ``prefix`` and ``body`` make its body, together at most ``most`` bytes."""
     size = len(prefix) + len(body)
-    if size > MAX_BODY:
-        raise ValueError(f"a frame's body has at most {MAX_BODY} bytes, not {size}")
+    if size > most:
+        raise ValueError(f"a frame's body has at most {most} bytes, not {size}")
     head = _HEAD.pack(magic, type, flags, stream, size, crc32(body, crc32(prefix)))
-    return b"".join((head, _CRC.pack(crc32(head)), prefix, body))
+    return b"".join((head, _CRC.pack(crc32(magic, crc32(head))), prefix, body))
+
+
+def encode_in_place(frame: bytearray, size: int, type: int, *, stream: int, flags: int, magic: bytes) -> None:
+    """Make a frame of the ``size`` bytes that lie in ``frame`` behind the room for a header: no copy."""
+    with memoryview(frame) as view:
+        _HEAD.pack_into(
+            frame, 0, magic, type, flags, stream, size, crc32(view[HEADER_SIZE : HEADER_SIZE + size])
+        )
+        _CRC.pack_into(frame, HEADER_SIZE - 4, crc32(magic, crc32(view[: HEADER_SIZE - 4])))
 
 
 def find_frame(
-    data: memoryview, raw: bytes | bytearray | mmap, position: int, magic: bytes
+    data: memoryview, raw: bytes | bytearray | mmap, position: int, magic: bytes, most: int
 ) -> tuple[int, tuple[int, int, int, int, int] | None]:
     """Find the first header that checks at or after ``position``.
 
-    ``data`` is a view of ``raw``. Returns its offset with (type, flags, stream,
-    length, CRC of the body); or, with None, the offset from which there might
-    be one when more bytes have come.
+    ``data`` is a view of ``raw``; ``most`` is the longest body. Returns the header's
+    offset with (type, flags, stream, length, CRC of the body); or, with None, the
+    offset from which there might be one when more bytes have come.
     """
     size = len(raw)
     while True:
@@ -139,7 +154,7 @@ def find_frame(
         if size - start < HEADER_SIZE:
             return start, None
         _, type, flags, stream, length, body_crc, head_crc = _HEADER.unpack_from(data, start)
-        if length <= MAX_BODY and crc32(data[start : start + HEADER_SIZE - 4]) == head_crc:
+        if length <= most and crc32(magic, crc32(data[start : start + HEADER_SIZE - 4])) == head_crc:
             return start, (type, flags, stream, length, body_crc)
         position = start + 1
 
@@ -150,8 +165,10 @@ class Decoder:
     ``noise`` counts the bytes that belonged to no good frame.
     """
 
-    def __init__(self, magic: bytes = MAGIC) -> None:
+    def __init__(self, magic: bytes = MAGIC, most: int = MAX_BODY) -> None:
+        """``most``: of a body's bytes."""
         self._magic = magic
+        self._most = most
         self._rest = bytearray()
         self._need = HEADER_SIZE  # how long `_rest` must be before looking again is worth it
         self._bad_bodies = 0
@@ -184,7 +201,7 @@ class Decoder:
         size = len(raw)
         with memoryview(raw) as view:
             while True:
-                start, found = find_frame(view, raw, position, self._magic)
+                start, found = find_frame(view, raw, position, self._magic, self._most)
                 self.noise += start - position
                 if found is None:
                     self._need = HEADER_SIZE

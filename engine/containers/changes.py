@@ -12,7 +12,7 @@ from engine.containers.create import name_taken
 from engine.containers.hostconfig import HostConfig, refuse_fields
 from engine.containers.lifecycle import event_attributes
 from engine.context import Engine
-from engine.http import BadRequest, Request, Response, Router, empty, json_response
+from engine.http import BadRequest, Conflict, Request, Response, Router, empty, json_response
 from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 
@@ -42,7 +42,10 @@ def register(router: Router, engine: Engine) -> None:
         wanted = request.query.text("name").removeprefix("/")
         if not wanted:
             raise BadRequest("Neither old nor new names may be empty")
-        new = names.checked(wanted)
+        try:
+            new = names.checked(f"/{wanted}")
+        except BadRequest as error:
+            raise BadRequest(f"Error when allocating new name: {error.message}") from error
         container = await engine.containers.find(request.match["name"])
         old = container.handle.spec.name
         if new == old:
@@ -68,12 +71,15 @@ def register(router: Router, engine: Engine) -> None:
         spec = container.handle.spec
         current = resources.overlay(engine.containers.document(container.handle).full_host(), spec)
         resources.check_update(wanted)
-        merged = resources.merge_update(current, wanted)
+        try:
+            merged = resources.merge_update(current, wanted)
+            if merged.AutoRemove and merged.RestartPolicy.Name not in ("", "no"):
+                raise Conflict(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                )
+        except Conflict as error:
+            raise Conflict(f"Cannot update container {container.handle.id}: {error.message}") from error
         resources.validate(merged)
-        if merged.AutoRemove and merged.RestartPolicy.Name not in ("", "no"):
-            raise BadRequest(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container"
-            )
         await engine.port.call(
             engine.port.containers.Update,
             pb.UpdateContainerRequest(

@@ -13,14 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.containers.hostconfig import VOLUME_DRIVERS, HostConfig, Mount, TmpfsSpec
+from engine.containers.hostconfig import VOLUME_DRIVERS, BindSpec, HostConfig, Mount, TmpfsSpec
 from engine.http import BadRequest, Unsupported
 from tether import tether_pb2
 
-__all__ = ["MountPlan", "Plan", "check_volumes_from", "plan"]
+__all__ = ["MountPlan", "Plan", "check_volumes_from", "plan", "shown"]
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _WITHOUT_MEANING = frozenset(("z", "Z", "consistent", "cached", "delegated", "default"))  # SELinux, macOS
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _TMPFS_FLAGS = {
     "exec": "noexec",
     "suid": "nosuid",
@@ -39,10 +40,12 @@ _OPPOSITES = _TMPFS_FLAGS | {off: on for on, off in _TMPFS_FLAGS.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class MountPlan:
-    """One volume at one place. ``volume`` "" = an anonymous one is to be made."""
+    """One volume or host path at one place. Neither: an anonymous volume is to be made."""
 
     destination: str
     volume: str = ""
+    host_path: str = ""
+    create_path: bool = False  # a directory, when nothing is there
     read_only: bool = False
     no_copy: bool = False
     subpath: str = ""
@@ -94,7 +97,7 @@ def plan(host: HostConfig, image_and_user_volumes: Iterable[str], lent: Iterable
             take(entry.destination)
             tmpfs[entry.destination] = entry
         else:
-            volume = _volume_mount(mount)
+            volume = _bind_mount(mount) if mount.Type == "bind" else _volume_mount(mount)
             take(volume.destination)
             mounts[volume.destination] = volume
     for target, options in host.Tmpfs.items():
@@ -119,6 +122,13 @@ def _destination(path: str) -> str:
     return clean
 
 
+def _mount_target(mount: Mount) -> str:
+    try:
+        return _destination(mount.Target)
+    except BadRequest as error:
+        raise BadRequest(f'invalid mount config for type "{mount.Type}": {error.message}') from error
+
+
 def _parse_bind(text: str) -> MountPlan:
     parts = text.split(":")
     if len(parts) == 1:
@@ -128,23 +138,23 @@ def _parse_bind(text: str) -> MountPlan:
     source, target = parts[0], parts[1]
     words = parts[2].split(",") if len(parts) == 3 else []
     read_only = no_copy = False
+    host = source.startswith("/")
     for word in words:
         if word in ("ro", "rw"):
             read_only = word == "ro"
-        elif word == "nocopy":
+        elif word == "nocopy" and not host:
             no_copy = True
+        elif host and word in _PROPAGATIONS:
+            _check_propagation(word)
         elif word not in _WITHOUT_MEANING:
             raise BadRequest(f"invalid mode: {parts[2]}")
     if len({"ro", "rw"} & set(words)) > 1 or len(set(words)) != len(words):
         raise BadRequest(f"invalid mode: {parts[2]}")
-    if not target.startswith("/"):
-        raise BadRequest(
-            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
-            f"invalid mount path: '{target}' mount path must be absolute"
-        )
     return MountPlan(
         destination=_destination(target),
-        volume=_volume_name(source),
+        volume="" if host else _volume_name(source),
+        host_path=_clean(source) if host else "",
+        create_path=host,
         read_only=read_only,
         no_copy=no_copy,
         mode=",".join(word for word in words if word != "nocopy"),
@@ -152,11 +162,6 @@ def _parse_bind(text: str) -> MountPlan:
 
 
 def _volume_name(source: str) -> str:
-    if source.startswith("/"):
-        raise Unsupported(
-            f"bind mount of host path {source} is not supported: "
-            "a container VM does not see the host's file system; use a volume"
-        )
     if not _VOLUME_NAME.fullmatch(source) or len(source) > 255:
         raise BadRequest(
             f'create {source}: "{source}" includes invalid characters for a local volume name, '
@@ -167,15 +172,10 @@ def _volume_name(source: str) -> str:
 
 
 def _volume_mount(mount: Mount) -> MountPlan:
-    if mount.Type == "bind":
-        raise Unsupported(
-            f"bind mount of host path {mount.Source} is not supported: "
-            "a container VM does not see the host's file system; use a volume"
-        )
     if mount.Type != "volume":
         if mount.Type in ("image", "npipe", "cluster"):
             raise Unsupported(f"mounts of type {mount.Type} are not supported")
-        raise BadRequest(f"invalid mount config for type {mount.Type!r}: mount type unknown")
+        raise BadRequest(f'invalid mount config for type "{mount.Type}": mount type unknown')
     for name in ("BindOptions", "TmpfsOptions", "ImageOptions", "ClusterOptions"):
         if getattr(mount, name) is not None:
             raise BadRequest(f'{name} must not be specified on mount type "volume"')
@@ -200,7 +200,7 @@ def _volume_mount(mount: Mount) -> MountPlan:
     if driver and driver.Name not in ("", *VOLUME_DRIVERS):
         raise Unsupported(f"volume driver {driver.Name} is not supported: use local or vsphere")
     return MountPlan(
-        destination=_destination(mount.Target),
+        destination=_mount_target(mount),
         volume=_volume_name(mount.Source) if mount.Source else "",
         read_only=mount.ReadOnly,
         no_copy=bool(options and options.NoCopy),
@@ -208,6 +208,41 @@ def _volume_mount(mount: Mount) -> MountPlan:
         labels=options.Labels if options else {},
         driver=(driver.Name if driver else "") or VOLUME_DRIVERS[0],
         options=driver.Options if driver else {},
+    )
+
+
+def _clean(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def _check_propagation(word: str) -> None:
+    """A guest's mounts are its own: nothing is propagated in or out."""
+    if word not in ("", "private", "rprivate"):
+        raise Unsupported(f"bind propagation {word} is not supported: a container VM has its own mounts")
+
+
+def _bind_mount(mount: Mount) -> MountPlan:
+    where = 'invalid mount config for type "bind"'
+    for name in ("VolumeOptions", "TmpfsOptions", "ImageOptions", "ClusterOptions"):
+        if getattr(mount, name) is not None:
+            raise BadRequest(f"{where}: field {name} must not be specified")
+    for name in ("Source", "Target"):
+        if not getattr(mount, name):
+            raise BadRequest(f"{where}: field {name} must not be empty")
+    if not mount.Source.startswith("/"):
+        raise BadRequest(f"{where}: invalid mount path: '{mount.Source}' mount path must be absolute")
+    options = mount.BindOptions or BindSpec()
+    if options.Propagation not in ("", *_PROPAGATIONS):
+        raise BadRequest(f"{where}: invalid propagation mode: {options.Propagation}")
+    _check_propagation(options.Propagation)
+    for name in ("NonRecursive", "ReadOnlyNonRecursive"):
+        if getattr(options, name):
+            raise Unsupported(f"BindOptions.{name} is not supported: a share holds what is mounted below it")
+    return MountPlan(
+        destination=_mount_target(mount),
+        host_path=_clean(mount.Source),
+        create_path=options.CreateMountpoint,
+        read_only=mount.ReadOnly,
     )
 
 
@@ -233,7 +268,7 @@ def _tmpfs_mount(mount: Mount) -> tether_pb2.Tmpfs:
         words.append(f"mode={wanted.Mode:o}")
     if mount.ReadOnly:
         words.append("ro")
-    return tether_pb2.Tmpfs(destination=_destination(mount.Target), options=_tmpfs_options(words))
+    return tether_pb2.Tmpfs(destination=_mount_target(mount), options=_tmpfs_options(words))
 
 
 def _tmpfs_options(words: Iterable[str]) -> list[str]:
@@ -251,8 +286,17 @@ def _tmpfs_options(words: Iterable[str]) -> list[str]:
     return result
 
 
-def shown(item: MountPlan, *, name: str, source: str, driver: str) -> dict[str, Any]:
+def shown(item: MountPlan, *, name: str = "", source: str = "", driver: str = "") -> dict[str, Any]:
     """The entry of inspect's Mounts."""
+    if item.host_path:
+        return {
+            "Type": "bind",
+            "Source": item.host_path,
+            "Destination": item.destination,
+            "Mode": item.mode,
+            "RW": not item.read_only,
+            "Propagation": "rprivate",
+        }
     return {
         "Type": "volume",
         "Name": name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import AsyncGenerator
 
 from engine.http import (
     ApiError,
@@ -14,10 +16,12 @@ from engine.http import (
     Unauthorized,
     Unsupported,
     json_response,
+    streamed,
 )
 from engine.images.changes import apply_changes
 from engine.images.progress import Progress
 from engine.images.pull import pull_error
+from engine.images.save import SavedImage, archive, choose
 from engine.images.service import ImageService
 from engine.images.stream import reporting
 from engine.registry.credentials import Credentials, credentials_from, parse_registry_auth
@@ -38,10 +42,9 @@ def register(router: Router, service: ImageService) -> None:
     router.add("POST", "/auth", exchange.auth, blocking=True)
     router.add("GET", "/distribution/{name...}/json", exchange.distribution, blocking=True)
     router.refuse("GET", "/images/search", f"searching registries {_LATER}")
-    router.refuse("GET", "/images/get", f"saving images {_LATER}")
-    router.refuse("GET", "/images/{name...}/get", f"saving images {_LATER}")
-    router.refuse("POST", "/images/{name...}/push", f"pushing images {_LATER}")
-    router.refuse("POST", "/commit", f"committing a container {_LATER}")
+    router.add("GET", "/images/get", exchange.save)
+    router.add("GET", "/images/{name...}/get", exchange.save)
+    router.add("POST", "/images/{name...}/push", exchange.push, blocking=True)
 
 
 class _Exchange:
@@ -115,6 +118,44 @@ class _Exchange:
 
         return await reporting(work)
 
+    async def save(self, request: Request) -> Response:
+        """GET /images/get and /images/{name}/get"""
+        _one_platform(request)
+        index = await self._service.catalog.index()
+        name = request.match.get("name")
+        images = choose(index, [name] if name else request.query.all("names"))
+        if not images:
+            raise BadRequest("no images to save: names must be given")
+        return streamed(self._saved(images), content_type="application/x-tar")
+
+    async def _saved(self, images: list[SavedImage]) -> AsyncGenerator[bytes, None]:
+        layers = self._service.layers
+        held = {layer.chain_id for saved in images for layer in saved.image.layers}
+        async with layers.hold(held), contextlib.aclosing(archive(images, layers)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        for saved in images:
+            self._service.published("save", saved.image)
+
+    async def push(self, request: Request) -> Response:
+        """POST /images/{name}/push"""
+        _one_platform(request)
+        reference = _reference(request.match["name"])
+        tag = request.query.text("tag")
+        if reference.digest:
+            raise BadRequest("cannot push a digest reference")
+        try:
+            reference = reference.with_tag(tag) if tag else reference
+        except InvalidReference as error:
+            raise BadRequest(str(error)) from error
+        credentials = _credentials(request)
+
+        async def work(progress: Progress) -> None:
+            for name, image in await self._service.pusher.push(reference, credentials, progress):
+                self._service.publish("push", name.familiar, name.familiar_name, image)
+
+        return await reporting(work)
+
     async def auth(self, request: Request) -> Response:
         """POST /auth: whether a registry takes these credentials"""
         try:
@@ -166,6 +207,16 @@ class _Exchange:
                 "Platforms": [_platform_json(platform) for platform in platforms],
             }
         )
+
+
+def _one_platform(request: Request) -> None:
+    """One platform of an image is kept: asking for it by name changes nothing, but another is not here."""
+    for text in request.query.all("platform"):
+        wanted = json_platform(text)
+        if wanted is not None and not DEFAULT_PLATFORM.matches(wanted):
+            raise NotFound(
+                f"no image for the platform {wanted}: this virtual container host keeps one platform"
+            )
 
 
 def _pulled(name: str, tag: str) -> Reference:

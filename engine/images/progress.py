@@ -68,6 +68,10 @@ class Progress:
     def text(self, text: str) -> None:
         self._push({"stream": text})
 
+    def aux(self, value: dict[str, Any]) -> None:
+        """For programs: what came of it."""
+        self._push({"progressDetail": {}, "aux": value})
+
     def error(self, text: str) -> None:
         self._push({"errorDetail": {"message": text}, "error": text})
 

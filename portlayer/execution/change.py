@@ -190,7 +190,10 @@ class Changer:
 
     # -- update
     async def update(self, container: Container, request: UpdateContainerRequest) -> None:
-        """Resources (only what the request sets) and restart policy, live."""
+        """Resources (only what the request sets) and restart policy, live.
+
+        A paused guest cannot be asked: it gets its limits when it goes on.
+        """
         async with container.lock:
             require(container.name, "update", container.status, _CHANGEABLE)
             spec = ContainerSpec()
@@ -202,11 +205,13 @@ class Changer:
             changed = spec.resources != container.spec.resources
             live = container.live
             before = container.spec.resources
+            paused = container.status is Status.PAUSED
             if live and changed:
-                require(container.name, "update", container.status, (Status.RUNNING,))
+                require(container.name, "update", container.status, (Status.RUNNING, Status.PAUSED))
             async with AsyncExitStack() as undo:
                 if live and changed:
                     self._check_fits(container, spec.resources)
+                if live and changed and not paused:
                     undo.push_async_callback(self._undo, container, self._apply, container, before)
                     await self._apply(container, spec.resources)
                 record = replace(container.record, spec=spec)

@@ -69,6 +69,7 @@ class Recovery:
         for container in containers:
             try:
                 await self._resume(container)
+                self._power.supervisor.forwarder.begin(container)  # what is left of one that has ended, too
             except (PortLayerError, HypervisorError, OSError):
                 log.exception("container %s could not be recovered fully", container.id[:12])
         log.info("recovered %d containers", len(containers))
@@ -135,16 +136,16 @@ class Recovery:
         state = container.record.state
         mark = state.mark
         paused = container.vm is not None and container.vm.power is PowerState.SUSPENDED
-        if state.rotated or paused:  # it has been RUNNING, whatever the journal still holds
+        if state.rotated or state.restored or paused:  # it has been RUNNING, whatever the journal still holds
             return MainState(state=MainState.RUNNING, started_at=state.started_at)
         journal = self._house.rooms.hypervisor.journal(container.id)
         return await asyncio.to_thread(opening, journal, mark.inode, mark.size)
 
     async def _settle_missed(self, container: Container) -> None:
         """It was to run, and its VM is off."""
-        mark = container.record.state.mark
+        state, mark = container.record.state, container.record.state.mark
         journal = self._house.rooms.hypervisor.journal(container.id)
-        if not await asyncio.to_thread(grew_since, journal, mark.inode, mark.size):
+        if not (state.restored or await asyncio.to_thread(grew_since, journal, mark.inode, mark.size)):
             intent = Intent.STOPPED if container.record.state.started_at else Intent.CREATED
             await self._house.save(container, replace(container.record, intent=intent))
             return
@@ -155,9 +156,9 @@ class Recovery:
         run.restart_cancelled = True  # the policy is asked once, with everybody else's
         container.run = run
         container.move(Status.STARTING)
-        state = await self._opening(container)
-        if state is not None and state.state != MainState.FAILED:
-            self._settler.begun(container, run, state)
+        opened = await self._opening(container)
+        if opened is not None and opened.state != MainState.FAILED:
+            self._settler.begun(container, run, opened)
         async with container.lock:
             await self._settler.settle(container, run)
 

@@ -18,7 +18,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from portlayer.channel import ChannelClosed, ChannelError
+from portlayer.execution.checkpoint import catch_up
 from portlayer.execution.container import Container, Run
+from portlayer.execution.forward import Forwarder
 from portlayer.execution.house import House
 from portlayer.execution.record import JournalMark
 from portlayer.execution.settle import Settler
@@ -42,6 +44,7 @@ class Supervisor:
     def __init__(self, house: House, settler: Settler) -> None:
         self._house = house
         self._settler = settler
+        self.forwarder = Forwarder(house)
         self._dispatcher: asyncio.Task[None] | None = None
         self.restart: Callable[[Container, float], None] = lambda _container, _delay: None
 
@@ -66,6 +69,7 @@ class Supervisor:
             self._supervise(container, run), name=f"container {container.id[:12]}"
         )
         run.supervisor.add_done_callback(_complain)
+        self.forwarder.begin(container)
 
     # -- power events
     async def _dispatch(self, events: AsyncIterator[VmEvent]) -> None:
@@ -165,6 +169,9 @@ class Supervisor:
         try:
             hello = await run.channel.ready()
             self.main(container, run, hello.main)
+            if container.record.state.restored:
+                await catch_up(self._house, container, run)
+                return
             now = self._house.clock.now()
             request = TimeSetRequest(time=now)
             await run.channel.call("TimeSet", request, TimeSetReply, timeout=self._house.timeouts.call)

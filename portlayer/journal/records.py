@@ -14,8 +14,8 @@ import zlib
 from struct import Struct
 from typing import NamedTuple
 
-from tether.journal import MAGIC, Kind
-from tether.wire import HEADER_SIZE, MAX_BODY, MAX_RESCANS
+from tether.journal import MAGIC, MAX_BODY, Kind
+from tether.wire import HEADER_SIZE, MAX_RESCANS
 
 __all__ = ["HEADER_SIZE", "LONGEST_RECORD", "Entry", "Kind", "Scanner"]
 
@@ -57,7 +57,7 @@ class Scanner:
             if (
                 magic != MAGIC
                 or not _TIME.size <= length <= MAX_BODY
-                or crc32(buffer[at : at + HEADER_SIZE - 4]) != header_crc
+                or crc32(MAGIC, crc32(buffer[at : at + HEADER_SIZE - 4])) != header_crc
             ):
                 at = _next_magic(buffer, at + 1)
                 continue

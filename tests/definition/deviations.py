@@ -5,10 +5,15 @@ Most of it is dockerd's own: the definition is written by hand, and the clients 
 
 from __future__ import annotations
 
-__all__ = ["EXTRA", "FREE", "INERT", "NULL", "STATUSES"]
+import re
+
+__all__ = ["EXPERIMENTAL", "EXTRA", "FREE", "INERT", "NULL", "STATUSES"]
 
 _OLD_EVENT = "dockerd repeats what API 1.21 called it; docker-compose reads it"
 _CGROUP2 = "dockerd's answer where cgroup v2 has no such setting"
+
+# dockerd serves them when it is experimental; the definition leaves them out
+EXPERIMENTAL = re.compile(r"/containers/[^/]+/checkpoints(/[^/]+)?")
 
 # (operation, status) that the definition forgot
 STATUSES = {

@@ -14,6 +14,7 @@ import pytest
 
 from engine.app import build_application
 from engine.catalog import ImageRecord
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
 from engine.events.hub import EventHub
@@ -53,6 +54,9 @@ class Images:
 
     async def list(self) -> list[ImageRecord]:
         return list(self.records.values())
+
+    async def tidy(self) -> None:
+        """Nothing is ever left half done here."""
 
 
 @dataclass
@@ -170,7 +174,12 @@ async def running_engine(config: VchConfig, images: Images) -> AsyncIterator[Eng
     """An engine on its socket. Every answer it gives is held against Docker's definition."""
     port = PortLayer(config.paths.portlayer_socket)
     engine = Engine(
-        config=config, port=port, images=images, events=EventHub(), containers=ContainerIndex(port)
+        config=config,
+        port=port,
+        images=images,
+        events=EventHub(),
+        containers=ContainerIndex(port),
+        anonymous=AnonymousVolumes(port),
     )
     observer = Observer()
     server = HttpServer(observed(build_application(engine), observer))

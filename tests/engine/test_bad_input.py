@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.app import build_application
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
 from engine.events.hub import EventHub
@@ -93,7 +94,14 @@ async def image_engine(config: VchConfig, tmp_path: Path) -> AsyncIterator[Engin
     async with serving_images(FakePortLayer(), config.paths.portlayer_socket):
         port, events = PortLayer(config.paths.portlayer_socket), EventHub()
         service = ImageService(config, port, events)
-        yield Engine(config=config, port=port, images=service, events=events, containers=ContainerIndex(port))
+        yield Engine(
+            config=config,
+            port=port,
+            images=service,
+            events=events,
+            containers=ContainerIndex(port),
+            anonymous=AnonymousVolumes(port),
+        )
         await service.close()
         await port.close()
 

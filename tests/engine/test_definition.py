@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.app import build_application
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
 from engine.events.hub import EventHub
@@ -46,7 +47,14 @@ async def test_every_endpoint_is_there(config: VchConfig, version: tuple[int, in
     port, events = PortLayer(config.paths.portlayer_socket), EventHub()
     images = ImageService(config, port, events)
     router = build_application(
-        Engine(config=config, port=port, images=images, events=events, containers=ContainerIndex(port))
+        Engine(
+            config=config,
+            port=port,
+            images=images,
+            events=events,
+            containers=ContainerIndex(port),
+            anonymous=AnonymousVolumes(port),
+        )
     ).router
     missing = []
     for method, path in definition(version).operations:

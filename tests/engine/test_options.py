@@ -299,7 +299,6 @@ async def test_swarm_answers_as_a_daemon_outside_of_one(api: Api, operation: Ope
         ("POST", "/plugins/create?name=x", 501, "plugins are not supported"),
         ("POST", "/plugins/pull?remote=x", 501, "plugins are not supported"),
         ("GET", "/plugins/privileges?remote=x", 501, "plugins are not supported"),
-        ("POST", "/build/prune", 501, "docker builder prune: there is no builder and no build cache"),
         (
             "DELETE",
             "/containers/box?link=1",

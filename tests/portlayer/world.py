@@ -161,6 +161,8 @@ class FakeGuest:
         self.deaf = False  # answers nothing
         self.ignores: set[int] = set()
         self.times: list[int] = []
+        self.frozen = False
+        self.seeds: list[bytes] = []
         self.files: dict[bytes, bytes] = {}
         self.news = asyncio.Event()
 
@@ -184,6 +186,10 @@ class FakeGuest:
         self.state = MainState(state=MainState.RUNNING, pid=7, started_at=self.host.clock.now())
         self.write(Kind.STARTED, self.state.SerializeToString())
         self.publish(Event(main=self.state))
+
+    def go_on(self) -> None:
+        """From a snapshot: it runs, and its journal has nothing to say about it."""
+        self.state = MainState(state=MainState.RUNNING, pid=7, started_at=1)
 
     def publish(self, event: Event) -> None:
         event.sequence = len(self.events) + 1
@@ -240,6 +246,14 @@ class FakeGuest:
             self.exit(137)
         return Empty()
 
+    def _freeze(self, request: Any) -> Empty:
+        self.frozen = True
+        return Empty()
+
+    def _thaw(self, request: Any) -> Empty:
+        self.frozen = False
+        return Empty()
+
     def _timeset(self, request: Any) -> TimeSetReply:
         self.times.append(request.time)
         return TimeSetReply()
@@ -260,6 +274,10 @@ class FakeGuest:
 
     def _update(self, request: UpdateRequest) -> Empty:
         self.updates.append(request)
+        return Empty()
+
+    def _entropy(self, request: Any) -> Empty:
+        self.seeds.append(request.seed)
         return Empty()
 
     def _top(self, request: Any) -> TopReply:
@@ -458,6 +476,7 @@ class FakeVm:
     power: PowerState = PowerState.OFF
     guest: FakeGuest | None = None
     console: bytes = b""
+    snapshots: set[str] = field(default_factory=set)
 
     def info(self) -> VmInfo:
         pid = 4242 if self.power is not PowerState.OFF else 0
@@ -510,7 +529,7 @@ class FakeHypervisor:
         vm.config, vm.version = config, version + 1
         return vm.info()
 
-    async def start(self, vm: str) -> VmInfo:
+    async def start(self, vm: str, *, snapshot: str | None = None) -> VmInfo:
         self.host.faults("hypervisor.start")
         machine = self._vm(vm)
         if machine.power is not PowerState.OFF:
@@ -518,7 +537,11 @@ class FakeHypervisor:
         machine.power = PowerState.ON
         machine.guest = FakeGuest(machine, self.host)
         self.emit(VmEvent(id=vm, kind=VmEventKind.POWERED_ON))
-        self.host.script(machine.guest)
+        if snapshot is None:
+            self.host.script(machine.guest)
+        else:
+            assert snapshot in machine.snapshots
+            machine.guest.go_on()
         return machine.info()
 
     async def power_off(self, vm: str) -> None:
@@ -541,8 +564,18 @@ class FakeHypervisor:
         machine.power = PowerState.ON
         self.emit(VmEvent(id=vm, kind=VmEventKind.RESUMED))
 
-    async def snapshot(self, vm: str, name: str) -> None:
-        raise NotImplementedError
+    async def snapshot(self, vm: str, name: str, *, stop: bool = False) -> None:
+        self.host.faults("hypervisor.snapshot")
+        machine = self._vm(vm)
+        machine.snapshots.add(name)
+        if stop:
+            machine.off("power-off")
+
+    async def snapshots(self, vm: str) -> list[str]:
+        return sorted(self._vm(vm).snapshots)
+
+    async def delete_snapshot(self, vm: str, name: str) -> None:
+        self._vm(vm).snapshots.remove(name)
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
         raise NotImplementedError
@@ -623,6 +656,7 @@ CAPABILITIES = Capabilities(
     hot_add_disk=True,
     max_disks=8,
     max_nics=4,
+    max_shares=4,
 )
 
 
@@ -782,6 +816,7 @@ class FakeDisks:
         self.host = host
         self.disks: dict[str, dict[bytes, bytes]] = {}
         self.mounted: list[tuple[str, tuple[Any, ...], bool]] = []
+        self.pictures: list[str] = []  # copies that exist
 
     async def open(self, live: Collection[str]) -> None:
         self.disks = {name: files for name, files in self.disks.items() if name in live}
@@ -808,13 +843,28 @@ class FakeDisks:
         self.mounted.append((container, tuple(volumes), writable))
         yield FakeTree(self.disks[container], writable)
 
-    async def diff(self, container: str) -> list[tuple[bytes, int]]:
+    @asynccontextmanager
+    async def picture(self, container: str) -> AsyncIterator[Path]:
+        self.host.faults("disks.picture")
+        self.pictures.append(container)
+        try:
+            yield Path("/pictures") / container
+        finally:
+            self.pictures.remove(container)
+
+    async def diff(self, container: str, *, picture: Path | None = None) -> list[tuple[bytes, int]]:
         return [(b"/etc/x", 1)]
+
+    async def export_diff(self, container: str, *, picture: Path | None = None) -> AsyncIterator[bytes]:
+        yield b"of a picture" if picture else b"of the disk"
 
 
 @dataclass(frozen=True)
 class FakeVolume:
     path: Path
+    shared: bool = False
+    device: str = ""
+    device_read_only: bool = False
 
 
 class FakeVolumes:

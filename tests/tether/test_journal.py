@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tether.journal import (
+    BODY,
     MAGIC,
+    MAX_BODY,
     MAX_RECORD,
     OUTPUT_PIECE,
     STDERR,
@@ -23,7 +25,7 @@ from tether.journal import (
     entries,
     verify,
 )
-from tether.wire import HEADER_SIZE, MAX_BODY, encode
+from tether.wire import HEADER_SIZE, encode
 
 BOOT = bytes(range(16))
 
@@ -184,14 +186,26 @@ def test_a_frame_without_a_time_is_no_record() -> None:
     assert reader.skipped == len(bad)
 
 
-def test_a_full_output_record_is_one_write_and_a_longer_one_is_refused() -> None:
+def test_a_full_output_record_is_whole_writes_and_a_longer_one_is_refused() -> None:
     writer = JournalWriter()
     assert len(writer.record(Kind.OUTPUT, bytes(OUTPUT_PIECE), stream=STDOUT)) == MAX_BODY
+    assert MAX_BODY % (32 * 1024) == 0
     writer.record(Kind.OUTPUT, bytes(MAX_RECORD))
-    with pytest.raises(ValueError, match="32768"):
+    with pytest.raises(ValueError, match=str(MAX_BODY)):
         writer.record(Kind.OUTPUT, bytes(MAX_RECORD + 1))
     with pytest.raises(ValueError, match="16"):
         writer.boot(b"short")
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(0, 100))
+def test_output_made_a_record_in_place_is_the_same_record(data: bytes, spare: int) -> None:
+    writer = JournalWriter()
+    writer.record(Kind.STARTED, b"")
+    buffer = bytearray(BODY) + data + bytes(spare)
+    writer.output_in_place(buffer, len(data), STDERR)
+    (record,) = JournalReader().feed(bytes(buffer[: BODY + len(data)]))
+    assert (record.kind, record.stream, record.sequence, record.body) == (Kind.OUTPUT, STDERR, 1, data)
+    assert abs(record.time - time.time_ns()) < 10**10
 
 
 def test_hopping_over_a_large_file_reads_its_headers_only(tmp_path: Path) -> None:
@@ -210,7 +224,7 @@ def test_hopping_over_a_large_file_reads_its_headers_only(tmp_path: Path) -> Non
 
 
 def test_a_hostile_file_does_not_cost_a_sum_of_every_byte_a_thousand_times() -> None:
-    claim = encode(Kind.OUTPUT, bytes(MAX_BODY), magic=MAGIC)[:HEADER_SIZE]
+    claim = encode(Kind.OUTPUT, bytes(MAX_BODY), magic=MAGIC, most=MAX_BODY)[:HEADER_SIZE]
     file = claim * 150_000  # 3 MB
     began = time.process_time()
     assert list(entries(file)) == []

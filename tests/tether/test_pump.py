@@ -11,24 +11,30 @@ import pytest
 
 from tests.tether.support import raising_loop, run_until
 from tether.loop import Loop
-from tether.pump import Pump
+from tether.pump import CHUNK, Pump
 
 
 class Bucket:
     """A sink with a rim."""
 
+    chunk = CHUNK
+
     def __init__(self, rim: int = 1 << 30) -> None:
         self.rim = rim
         self.data = b""
+        self.pieces: list[int] = []
         self._waiter: Callable[[], None] | None = None
 
     @property
     def room(self) -> bool:
         return len(self.data) < self.rim
 
-    def write(self, data: bytes) -> None:
+    def read_from(self, fd: int, limit: int) -> int:
         assert self.room
+        data = os.read(fd, limit)
         self.data += data
+        self.pieces.append(len(data))
+        return len(data)
 
     def when_room(self, callback: Callable[[], None]) -> None:
         self._waiter = callback
@@ -144,6 +150,44 @@ def test_a_terminals_output_survives_the_moment_in_which_nobody_has_it_open(loop
     pump.finish()
     run_until(loop, lambda: bool(ends))
     assert closed(master)
+
+
+def test_what_follows_a_small_piece_is_gathered(loop: Loop) -> None:
+    read, write = os.pipe()
+    bucket, ends = Bucket(), []
+    Pump(loop, read, bucket, lambda: ends.append(True), gather=0.02)
+    os.write(write, b"one ")
+    run_until(loop, lambda: bucket.data == b"one ")  # at once
+    os.write(write, b"two ")
+    loop.after(0.001, lambda: os.write(write, b"three"))
+    run_until(loop, lambda: bucket.data == b"one two three")
+    assert bucket.pieces == [4, 9]
+    os.close(write)
+    run_until(loop, lambda: bool(ends))
+
+
+def test_a_large_piece_is_not_worth_waiting_for_company(loop: Loop) -> None:
+    read, write = os.pipe()
+    bucket = Bucket()
+    pump = Pump(loop, read, bucket, lambda: None, gather=3600)
+    for number in range(1, 4):
+        os.write(write, bytes(40_000))
+        run_until(loop, lambda number=number: len(bucket.data) == number * 40_000)  # type: ignore[misc]
+    pump.close()
+    os.close(write)
+
+
+def test_the_end_of_the_process_ends_the_gathering(loop: Loop) -> None:
+    read, write = os.pipe()
+    bucket, ends = Bucket(), []
+    pump = Pump(loop, read, bucket, lambda: ends.append(True), gather=3600)
+    os.write(write, b"one ")
+    run_until(loop, lambda: bucket.data == b"one ")
+    os.write(write, b"two")
+    os.close(write)
+    pump.finish()
+    run_until(loop, lambda: bool(ends))
+    assert bucket.data == b"one two"
 
 
 def test_closing_stops_without_an_end(loop: Loop) -> None:

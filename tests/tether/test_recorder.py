@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -88,6 +89,40 @@ def test_a_port_that_takes_nothing_ends_the_room_and_loses_nothing(loop: Loop, p
     assert reader.lost == 0
     assert recorder.pending == 0
     recorder.close()
+
+
+def test_output_goes_from_a_descriptor_to_the_port(loop: Loop, pipe: tuple[int, int], tmp_path: Path) -> None:
+    """First the port takes it, then it is full, then it takes it again: one journal, all bytes."""
+    read, write = pipe
+    recorder = Recorder(loop, write)
+    source = tmp_path / "source"
+    content = os.urandom(1000 + 4 * OUTPUT_PIECE + 100)
+    source.write_bytes(content)
+    fd = os.open(source, os.O_RDONLY)
+    os.set_blocking(read, False)
+    journal = bytearray()
+
+    def drain() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            journal.extend(os.read(read, 1 << 20))
+        return recorder.pending == 0
+
+    assert recorder.output_from(fd, STDOUT, 1000) == 1000
+    run_until(loop, drain)
+    for _ in range(4):
+        recorder.output_from(fd, STDOUT, 1 << 20)
+    recorder.record(Kind.EXITED, b"the end")
+    assert not recorder.room
+    run_until(loop, drain)
+    assert recorder.output_from(fd, STDERR, 1 << 20) == 100
+    assert recorder.output_from(fd, STDERR, 1 << 20) == 0
+    run_until(loop, drain)
+    drain()
+    records = JournalReader().feed(bytes(journal))
+    assert b"".join(record.body for record in records if record.kind == Kind.OUTPUT) == content
+    assert [record.sequence for record in records] == list(range(len(records)))
+    recorder.close()
+    os.close(fd)
 
 
 def test_a_full_disk_is_tried_again(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, VmConfig
+from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, Share, VmConfig
 from portlayer.hypervisor.qemu.durable import NEW, remove_directory, sweep, sync_directory, write_file
 
 __all__ = ["Record", "VmDirectory", "VmStore", "decode", "encode"]
@@ -176,6 +176,7 @@ def encode(record: Record) -> bytes:
         "memory_mib": config.memory_mib,
         "disks": [{"id": d.id, "path": str(d.path), "read_only": d.read_only} for d in config.disks],
         "nics": [{"id": n.id, "mac": n.mac, "network": n.network, "mtu": n.mtu} for n in config.nics],
+        "shares": [{"tag": s.tag, "path": str(s.path), "read_only": s.read_only} for s in config.shares],
         "boot_config": _text(config.boot_config),
         "extra": {key: _text(value) for key, value in sorted(config.extra.items())},
     }
@@ -206,6 +207,10 @@ def decode(data: bytes) -> Record:
                 nics=tuple(
                     Nic(id=n["id"], mac=n["mac"], network=n["network"], mtu=int(n["mtu"]))
                     for n in document["nics"]
+                ),
+                shares=tuple(
+                    Share(tag=s["tag"], path=Path(s["path"]), read_only=s["read_only"])
+                    for s in document.get("shares", ())
                 ),
                 boot_config=_bytes(document["boot_config"]),
                 extra={key: _bytes(value) for key, value in document["extra"].items()},

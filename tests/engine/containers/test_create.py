@@ -64,7 +64,7 @@ async def test_name_conflict_names_the_owner(api: Api, host: FakeHost) -> None:
         (
             "",
             {"Image": "busybox", "HostConfig": {"VolumesFrom": ["nobody"]}},
-            404,
+            400,
             "No such container: nobody",
         ),
         (

@@ -119,6 +119,7 @@ class Machine:
     files: dict[bytes, bytes] = field(default_factory=dict)  # path -> tar
     sent: list[int] = field(default_factory=list)  # bytes that each attach session has taken
     history: list[pb.LogRecord] = field(default_factory=list)
+    checkpoints: list[str] = field(default_factory=list)
 
     @property
     def records(self) -> list[pb.LogRecord]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from engine.app import build_application
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.document import Document
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
@@ -35,7 +36,14 @@ BASE, TOP, OTHER = tar(base=b"b" * 1000), tar(top=b"t"), tar(other=b"o" * 500)
 async def api(
     config: VchConfig, port: PortLayer, service: ImageService, events: EventHub, tmp_path: Path
 ) -> AsyncIterator[Api]:
-    engine = Engine(config=config, port=port, images=service, events=events, containers=ContainerIndex(port))
+    engine = Engine(
+        config=config,
+        port=port,
+        images=service,
+        events=events,
+        containers=ContainerIndex(port),
+        anonymous=AnonymousVolumes(port),
+    )
     observer = Observer()
     server = HttpServer(observed(build_application(engine), observer))
     await server.listen_unix(tmp_path / "docker.sock", group="root")
@@ -423,10 +431,6 @@ async def test_a_look_at_a_registry(api: Api, registry: FakeRegistry) -> None:
     ("method", "path", "words"),
     [
         ("GET", "/images/search?term=x", "searching registries"),
-        ("GET", "/images/get?names=x", "saving images"),
-        ("GET", "/images/a/b/get", "saving images"),
-        ("POST", "/images/a/b/push", "pushing images"),
-        ("POST", "/commit?container=x", "committing a container"),
     ],
 )
 async def test_what_is_not_there_yet_is_refused_by_name(api: Api, method: str, path: str, words: str) -> None:

@@ -365,14 +365,16 @@ async def test_pause_and_unpause_move_the_vm_and_set_its_clock(world: World) -> 
     assert len(world.guest(ID).times) == before + 1
 
 
-async def test_a_paused_container_takes_no_signals_but_the_last(world: World) -> None:
+@pytest.mark.parametrize("signal", [1, 9])
+async def test_a_signal_ends_a_pause(world: World, signal: int) -> None:
     await world.running(ID)
     await world.execution.pause(ID)
-    with pytest.raises(PortLayerError) as caught:
-        await world.execution.kill(ID, 15)
-    assert caught.value.reason == Reason.PAUSED
-    await world.execution.kill(ID, 9)
-    assert world.execution.get(ID).status is Status.EXITED
+    if signal == 1:
+        world.guest(ID).ignores.add(1)
+    await world.execution.kill(ID, signal)
+    seen = await events_until(world, ContainerEvent.KILLED)
+    assert seen[-2:] == ["UNPAUSED", "KILLED"]
+    assert world.execution.get(ID).status is (Status.EXITED if signal == 9 else Status.RUNNING)
 
 
 async def test_a_paused_container_can_be_stopped(world: World) -> None:

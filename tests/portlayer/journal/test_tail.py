@@ -65,7 +65,7 @@ def test_many_windows_are_crossed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tail_module, "WINDOW", 1)
     journal = Journal(tmp_path / "journal")
     for number in range(4000):
-        journal.out(f"line {number} {'.' * 60}\n".encode(), 1 + number % 2)
+        journal.out(f"line {number} {'.' * 160}\n".encode(), 1 + number % 2)
     assert journal.path.stat().st_size > 4 * LONGEST_RECORD
     for count in (1, 2, 999, 3999, 4000, 5000):
         assert tail(journal.path, count, {1, 2}) == naive_tail(journal.said, count, {1, 2})

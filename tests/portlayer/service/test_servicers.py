@@ -94,6 +94,7 @@ class FakeImageStore:
             parent="",
             diff_id="d",
             size=len(self.layers[chain]),
+            archive_size=len(self.layers[chain]),
             disk_bytes=1,
             path=Path("/layers") / chain[7:],
             empty=False,
@@ -139,7 +140,7 @@ class FakeVolumeStores:
         return list(self.volumes.values())
 
     async def remove(self, name: str) -> None:
-        del self.volumes[name]
+        return self.volumes.pop(self.get(name).name)
 
     async def used_bytes(self, name: str) -> int:
         return 3
