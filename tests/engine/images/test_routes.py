@@ -342,6 +342,16 @@ async def test_a_running_containers_image_cannot_be_forced(api: Api, fake: FakeP
     assert (reply.status, "cannot be forced" in reply.message) == (409, True)
 
 
+async def test_a_running_containers_image_loses_its_name_by_force(api: Api, fake: FakePortLayer) -> None:
+    image = sample(BASE)
+    await load(api, (image, ["a:1"]))
+    container(fake, image, running=True)
+    reply = await api("DELETE", "/images/a:1")
+    assert (reply.status, 'repository reference "a:1" (must force)' in reply.message) == (409, True)
+    assert (await api("DELETE", "/images/a:1?force=1")).json == [{"Untagged": "a:1"}]
+    assert (await api("GET", f"/images/{image.id}/json")).json["RepoTags"] == []
+
+
 async def test_layers_of_a_forced_removal_go_with_the_container(
     api: Api, fake: FakePortLayer, service: ImageService, events: EventHub
 ) -> None:
