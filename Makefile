@@ -86,7 +86,7 @@ evidence: guest ## Run the API's tests and note which of them shows what: docs/a
 	@tools/setup.sh --test
 	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 --evidence docs/api-evidence.json tests/engine
 	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 --evidence docs/api-evidence.json tests/system
-	@$(PYTHON) -m tools.compatibility
+	@$(PYTHON) -m tools.compatibility --strict
 
 generate: setup ## Generate the protobuf and gRPC modules and docs/api-compatibility.md
 	@$(PYTHON) tools/generate.py

@@ -150,8 +150,15 @@ def _parse_bind(text: str) -> MountPlan:
             raise BadRequest(f"invalid mode: {parts[2]}")
     if len({"ro", "rw"} & set(words)) > 1 or len(set(words)) != len(words):
         raise BadRequest(f"invalid mode: {parts[2]}")
+    try:
+        destination = _destination(target)
+    except BadRequest as error:
+        raise BadRequest(
+            f"invalid volume specification: '{text}': "
+            f'invalid mount config for type "{"bind" if host else "volume"}": {error.message}'
+        ) from error
     return MountPlan(
-        destination=_destination(target),
+        destination=destination,
         volume="" if host else _volume_name(source),
         host_path=_clean(source) if host else "",
         create_path=host,

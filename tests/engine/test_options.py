@@ -314,6 +314,11 @@ async def test_what_is_not_here(api: Api, method: str, path: str, status: int, t
     assert (reply.status, reply.message) == (status, text)
 
 
+async def test_there_is_no_build_cache_to_prune(api: Api) -> None:
+    reply = await api("POST", "/build/prune?all=1")
+    assert (reply.status, reply.json["SpaceReclaimed"]) == (200, 0)
+
+
 async def test_there_are_no_plugins(api: Api) -> None:
     assert (await api("GET", '/plugins?filters={"enabled":["true"]}')).json == []
     assert (await api("GET", '/plugins?filters={"colour":["red"]}')).status == 400

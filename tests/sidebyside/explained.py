@@ -39,7 +39,7 @@ _RULES = [
     ),
     _Rule(
         r"""
-        (inspect --type image|image inspect) nothing
+        (inspect --type image|image inspect|save) nothing
         kill (nothing|checked|box|--signal)
         (images|volume ls|network ls|image prune|container prune|volume prune|ps|ps --all) .*--filter (dangling=maybe|colour=red|exited=x)
         (images|volume ls|network ls|ps) --filter (dangling=maybe|colour=red)
@@ -138,6 +138,19 @@ _RULES = [
         network create --scope swarm
         """,
         "refused before the name is looked at: this is no swarm",
+    ),
+    _Rule(
+        r"""
+        version --format '\{\{.Server.Experimental
+        checkpoint ls nothing
+        """,
+        "checkpoints are there, which the docker CLI offers for an experimental daemon only",
+    ),
+    _Rule(
+        r"""
+        search --limit
+        """,
+        "searching is refused by name so far",
     ),
     _Rule(
         r"""

@@ -26,6 +26,7 @@ from tests.engine.conftest import Api
 from tests.engine.images.portlayer import FakePortLayer
 from tests.engine.images.samples import OCI_INDEX, Sample, sample, tar
 from tests.engine.images.test_load import docker_archive
+from tests.engine.images.test_push import Taking
 from tests.engine.registry.server import Answer, Asked, FakeRegistry, error
 from vch.config import VchConfig
 
@@ -468,3 +469,65 @@ async def test_load_of_one_platform(api: Api) -> None:
     wanted = quote('{"os":"linux","architecture":"amd64"}')
     reply = await api("POST", f"/images/load?platform={wanted}", raw=archive)
     assert (reply.status, "error" in lines(reply.body)[-1]) == (200, False)
+
+
+async def test_commit_with_all_that_a_client_may_say(api: Api, fake: FakePortLayer) -> None:
+    image = sample(BASE)
+    await load(api, (image, ["repo:v1"]))
+    container(fake, image, running=True)
+    fake.changes["c" * 64] = tar(changed=b"c")
+    config = {
+        "Hostname": "h",
+        "Domainname": "d",
+        "User": "u",
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "ExposedPorts": {"80/tcp": {}},
+        "Tty": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "Env": ["A=1"],
+        "Cmd": ["x"],
+        "Healthcheck": {"Test": ["CMD", "y"], "Interval": 10**9, "Timeout": 10**9, "Retries": 2}
+        | {"StartPeriod": 10**9, "StartInterval": 10**9},
+        "ArgsEscaped": True,
+        "Image": "repo:v1",
+        "Volumes": {"/v": {}},
+        "WorkingDir": "/w",
+        "Entrypoint": ["e"],
+        "NetworkDisabled": True,
+        "MacAddress": "02:42:00:00:00:01",
+        "OnBuild": ["RUN true"],
+        "Labels": {"l": "m"},
+        "StopSignal": "TERM",
+        "StopTimeout": 3,
+        "Shell": ["s"],
+    }
+    query = "container=c&repo=made&tag=v2&comment=why&author=me&pause=1&changes=" + quote("ENV B=2")
+    reply = await api("POST", f"/commit?{query}", config)
+    assert reply.status == 201, reply.body
+    made = (await api("GET", "/images/made:v2/json")).json
+    assert (made["Id"], made["Comment"], made["Author"]) == (reply.json["Id"], "why", "me")
+    shown = made["Config"]
+    for name in ("User", "Cmd", "Entrypoint", "WorkingDir", "Volumes", "ExposedPorts", "Labels", "Shell"):
+        assert shown[name] == config[name]
+    assert set(shown["Env"]) >= {"A=1", "B=2"}
+    assert (shown["Healthcheck"]["Retries"], shown["StopSignal"]) == (2, "TERM")
+
+
+async def test_push_and_save(api: Api, registry: FakeRegistry) -> None:
+    taking = Taking(registry)
+    await load(api, (sample(BASE, TOP), [f"{registry.host}/repo:v1"]))
+    auth = base64.urlsafe_b64encode(json.dumps({"username": "u", "password": "p"}).encode()).decode()
+    reply = await api(
+        "POST", f"/images/{registry.host}/repo/push?tag=v1", headers=[("X-Registry-Auth", auth)]
+    )
+    assert (reply.status, "aux" in lines(reply.body)[-1], taking.moved > 0) == (200, True, True)
+    wanted = quote('{"os":"linux","architecture":"amd64"}')
+    for path in (f"/images/{registry.host}/repo:v1/get", f"/images/get?names={registry.host}/repo:v1"):
+        reply = await api("GET", path)
+        assert (reply.status, len(reply.body) > 1000) == (200, True)
+        separator = "&" if "?" in path else "?"
+        assert (await api("GET", f"{path}{separator}platform={wanted}")).status in (200, 501)
+    assert (await api("POST", f"/images/{registry.host}/repo/push?platform={wanted}")).status in (200, 501)
