@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VCH ?= mooring
 GUEST := build/guest
 
-.PHONY: help run env test test-lab unit soak check generate lock kernel guest lab bench clean preflight setup stop
+.PHONY: help run env test test-lab test-clients sidebyside unit soak check evidence generate lock kernel guest lab bench clean preflight setup stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,7 @@ test: guest ## Run the tests: unit, then the rooms and the docker CLI with real 
 	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow and not lab" --reruns 2 --ignore=tests/lab tests
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 tests/contract tests/system
 	@$(MAKE) --no-print-directory test-lab
+	@$(MAKE) --no-print-directory test-clients
 
 unit: setup ## Run the unit tests only
 	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow and not lab" --reruns 2 --ignore=tests/lab tests
@@ -56,6 +57,17 @@ soak: guest ## Run the long soak tests
 lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=false …" are its options
 	@tools/setup.sh --lab
 	@"$$(tools/lab.sh)" $(LAB)
+
+test-clients: guest ## Run docker-py, aiodocker, testcontainers, dockerode, compose and ssh against a VCH
+	@tools/setup.sh --test
+	@tools/clients.sh
+	@$(PYTHON) -m pytest -q -rR --reruns 2 tests/clients tests/sidebyside
+
+sidebyside: guest ## Run one script of docker commands on dockerd and on Mooring; write docs/differences.md
+	@tools/setup.sh --bench
+	@$(PYTHON) -m tests.sidebyside dockerd
+	@$(PYTHON) -m tests.sidebyside mooring
+	@$(PYTHON) -m tools.differences
 
 # what of the spine makes sense on vSphere: no shared host paths, no checkpoints
 SPINE := tests/system/test_run.py tests/system/test_life_cycle.py tests/system/test_volumes_and_networks.py
@@ -73,10 +85,18 @@ check: setup ## Lint, types, import graph, generated code
 	@$(PYTHON) -m pytest -q tests/test_imports.py
 	@$(PYTHON) tools/generate.py --check
 	@$(PYTHON) -m tools.compatibility --check
+	@$(PYTHON) -m tools.differences --check
+
+evidence: guest ## Run the API's tests and note which of them shows what: docs/api-evidence.json
+	@tools/setup.sh --test
+	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 --evidence docs/api-evidence.json tests/engine
+	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 --evidence docs/api-evidence.json tests/system
+	@$(PYTHON) -m tools.compatibility --strict
 
 generate: setup ## Generate the protobuf and gRPC modules and docs/api-compatibility.md
 	@$(PYTHON) tools/generate.py
 	@$(PYTHON) -m tools.compatibility
+	@$(PYTHON) -m tools.differences
 
 lock: setup ## Pin all Python packages anew
 	@tools/lock.sh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.build.options import BUILDKIT
+from engine.filters import Filters
 from engine.http import NotFound, Request, Response, Router, Unavailable, json_response
 
 __all__ = ["register"]
@@ -35,8 +36,8 @@ _SWARM = (
     ("GET", "/swarm/unlockkey"),
     ("POST", "/swarm/update"),
     ("POST", "/swarm/unlock"),
-    ("POST", "/swarm/leave"),
 )
+_PLUGIN_FILTERS = ("capability", "enabled")
 _ABSENT = (
     ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
     ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
@@ -45,9 +46,6 @@ _ABSENT = (
     ("POST", "/plugins/pull", "plugins are not supported"),
     ("GET", "/plugins/privileges", "plugins are not supported"),
     ("POST", "/plugins/create", "plugins are not supported"),
-    ("GET", "/plugins/{name...}", "plugins are not supported"),
-    ("POST", "/plugins/{name...}", "plugins are not supported"),
-    ("DELETE", "/plugins/{name...}", "plugins are not supported"),
     ("POST", "/containers/{name}/copy", "docker cp through /copy ended with API 1.20: use /archive"),
     ("GET", "/debug/{rest...}", "debug endpoints are not supported"),
 )
@@ -59,7 +57,11 @@ def register(router: Router) -> None:
     async def no_swarm(request: Request) -> Response:
         raise Unavailable(_NOT_A_MANAGER)
 
+    async def not_in_a_swarm(request: Request) -> Response:
+        raise Unavailable("This node is not part of a swarm")
+
     async def no_plugins(request: Request) -> Response:
+        Filters.parse(request.query.text("filters"), _PLUGIN_FILTERS)
         return json_response([])
 
     async def no_such_plugin(request: Request) -> Response:
@@ -68,7 +70,11 @@ def register(router: Router) -> None:
     for methods, pattern in _SWARM:
         for method in methods.split():
             router.add(method, pattern, no_swarm)
+    router.add("POST", "/swarm/leave", not_in_a_swarm)
     router.add("GET", "/plugins", no_plugins)
     router.add("GET", "/plugins/{name...}/json", no_such_plugin)
+    router.add("DELETE", "/plugins/{name...}", no_such_plugin)
+    for verb in ("enable", "disable", "upgrade", "push", "set"):
+        router.add("POST", f"/plugins/{{name...}}/{verb}", no_such_plugin)
     for methods, pattern, message in _ABSENT:
         router.refuse(methods, pattern, message)

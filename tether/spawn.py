@@ -13,6 +13,7 @@ import array
 import os
 import signal
 import struct
+import sys
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
@@ -161,7 +162,8 @@ def _run(body: Callable[[Channels], NoReturn], channels: Channels, keep: tuple[i
         os.dup2(channels.stdin, 0)
         os.dup2(channels.stdout, 1)
         os.dup2(channels.stderr, 2)
-        _close_all_but(sorted({0, 1, 2, channels.report, channels.terminal, *keep} - {-1}))
+        kept = {0, 1, 2, channels.report, channels.terminal, _bundle(), *keep}
+        _close_all_but(sorted(kept - {-1}))
         body(channels)
     except Failure as failure:
         _report(channels.report, failure.code, str(failure))
@@ -169,6 +171,11 @@ def _run(body: Callable[[Channels], NoReturn], channels: Channels, keep: tuple[i
         _report(channels.report, CANNOT_START, str(error) or type(error).__name__)
     finally:
         os._exit(CANNOT_START)
+
+
+def _bundle() -> int:
+    """What late imports read the frozen modules from (imagebuild/trim.py); it closes at exec."""
+    return int(getattr(sys.meta_path[0], "file", -1))
 
 
 def _close_all_but(kept: list[int]) -> None:

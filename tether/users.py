@@ -63,7 +63,8 @@ def resolve_user(user: str, additional: Iterable[str], *, passwd: bytes, group: 
     elif matched:
         groups = tuple(_in_range(item.gid) for item in _groups(group) if matched in item.members)
     extra = tuple(_group_id(word, group) for word in additional)
-    return Identity(uid, gid, tuple(dict.fromkeys(groups + extra))[:_MAX_GROUPS], home)
+    # The primary group is among them, as in Docker since CVE-2022-36109: else dropping it would gain access.
+    return Identity(uid, gid, tuple(dict.fromkeys((gid, *groups, *extra)))[:_MAX_GROUPS], home)
 
 
 def user_names(passwd: bytes) -> dict[int, str]:

@@ -24,6 +24,7 @@ lab=(golang-go golang-github-vmware-govmomi-dev) # the vSphere lab is compiled f
 case "${1:-}" in
   --kernel) packages+=(linux-source-6.1 gcc make flex bison bc libelf-dev libssl-dev lz4 xz-utils) ;;
   --test) packages+=(docker-registry mmdebstrap skopeo rpm2cpio rpm zstd iptables procps "${lab[@]}") ;;
+  --clients) packages+=(docker-compose openssh-server docker-registry) ; command -v npm >/dev/null || packages+=(nodejs npm) ;;
   --lab) packages+=("${lab[@]}") ;;
   --bench) packages+=(docker-registry skopeo zstd iptables procps) ;;
 esac

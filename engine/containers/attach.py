@@ -12,7 +12,7 @@ from engine.containers.logs import raw_output
 from engine.containers.multiplex import hijack_type
 from engine.containers.session import End, Options, run_session
 from engine.context import Engine
-from engine.http import HIJACKED, BadRequest, Conflict, Disconnected, Request, Response, Router
+from engine.http import HIJACKED, Conflict, Disconnected, Request, Response, Router, Unsupported
 from portlayer import portlayer_pb2 as pb
 
 __all__ = ["register"]
@@ -60,7 +60,7 @@ def register(router: Router, engine: Engine) -> None:
         return HIJACKED
 
     async def websocket(request: Request) -> Response:
-        raise BadRequest("attaching by websocket is not supported: use POST /containers/{id}/attach")
+        raise Unsupported("attaching by websocket is not supported: use POST /containers/{id}/attach")
 
     router.add("POST", "/containers/{name}/attach", attach, blocking=True)
     router.add("GET", "/containers/{name}/attach/ws", websocket)

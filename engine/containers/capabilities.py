@@ -30,7 +30,7 @@ DEFAULT: tuple[str, ...] = tuple(
 _EVERYTHING = "ALL"
 
 
-def normalised(names: Iterable[str]) -> list[str]:
+def normalised(names: Iterable[str], field: str = "CapAdd") -> list[str]:
     """Upper case with ``CAP_``; ``ALL`` stays. BadRequest for one that does not exist."""
     result: list[str] = []
     for name in names:
@@ -40,14 +40,14 @@ def normalised(names: Iterable[str]) -> list[str]:
             continue
         full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
         if full not in ALL:
-            raise BadRequest(f'unknown capability: "{name}"')
+            raise BadRequest(f'invalid {field}: unknown capability: "{name}"')
         result.append(full)
     return result
 
 
 def final_set(add: Iterable[str], drop: Iterable[str], *, privileged: bool) -> list[str]:
     """In the kernel's order."""
-    added, dropped = set(normalised(add)), set(normalised(drop))
+    added, dropped = set(normalised(add)), set(normalised(drop, "CapDrop"))
     if privileged:
         wanted = set(ALL)
     elif _EVERYTHING in added:

@@ -42,7 +42,10 @@ def register(router: Router, engine: Engine) -> None:
         wanted = request.query.text("name").removeprefix("/")
         if not wanted:
             raise BadRequest("Neither old nor new names may be empty")
-        new = names.checked(wanted)
+        try:
+            new = names.checked(f"/{wanted}")
+        except BadRequest as error:
+            raise BadRequest(f"Error when allocating new name: {error.message}") from error
         container = await engine.containers.find(request.match["name"])
         old = container.handle.spec.name
         if new == old:
@@ -67,6 +70,7 @@ def register(router: Router, engine: Engine) -> None:
         container = await engine.containers.find(request.match["name"])
         spec = container.handle.spec
         current = resources.overlay(engine.containers.document(container.handle).full_host(), spec)
+        resources.check_update(wanted)
         try:
             merged = resources.merge_update(current, wanted)
             if merged.AutoRemove and merged.RestartPolicy.Name not in ("", "no"):

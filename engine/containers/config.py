@@ -83,6 +83,10 @@ class NetworkingSpec(WireModel):
 
 
 class CreateRequest(Config):
+    """``name`` and ``platform`` belong into the query; dockerode repeats them here."""
+
+    name: Text = ""
+    platform: Text = ""
     HostConfig: hostconfig.HostConfig = Field(default_factory=hostconfig.HostConfig)
     NetworkingConfig: NetworkingSpec = Field(default_factory=NetworkingSpec)
 

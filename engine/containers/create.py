@@ -48,10 +48,11 @@ def register(router: Router, engine: Engine) -> None:
         if not body:
             raise BadRequest("config cannot be empty in order to create a container")
         wanted = validated(CreateRequest, body)
-        name = request.query.text("name")
-        container = await create_container(
-            engine, wanted, names.checked(name) if name else "", request.query.text("platform")
-        )
+        name, platform = request.query.text("name"), request.query.text("platform")
+        for what, in_query, in_body in (("name", name, wanted.name), ("platform", platform, wanted.platform)):
+            if in_body not in ("", in_query):
+                raise BadRequest(f"the container's {what} belongs into the query, not into the body")
+        container = await create_container(engine, wanted, names.checked(name) if name else "", platform)
         return json_response({"Id": container, "Warnings": []}, 201)
 
     router.add("POST", "/containers/create", create)
@@ -167,7 +168,10 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
     result: list[mounts.MountPlan] = []
     for text in specifications:
         reference, read_only = mounts.check_volumes_from(text)
-        lender = (await engine.containers.find(reference)).handle
+        try:
+            lender = (await engine.containers.find(reference)).handle
+        except NotFound as error:  # a 404 from create means "no such image" to clients: they would pull
+            raise BadRequest(error.message) from error
         result += [
             mounts.MountPlan(
                 destination=mount.destination,

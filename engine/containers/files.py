@@ -149,6 +149,8 @@ def _path(request: Request) -> bytes:
 def _file_error(error: PortLayerError, request: Request, path: bytes) -> Exception:
     if error.reason == pb.NO_SUCH_PATH:
         return NotFound(f"Could not find the file {path.decode()} in container {request.match['name']}")
+    if error.reason == pb.BAD_LAYER:  # elsewhere a registry's fault, here the client's
+        return BadRequest(error.message)
     return error
 
 

@@ -184,6 +184,7 @@ def _host_config(spec: pb.ContainerSpec, document: Document, links: Sequence[str
         host.ReadonlyPaths = list(READONLY_PATHS) if host.ReadonlyPaths is None else host.ReadonlyPaths
     result = host.shown()
     result["Links"] = list(links) or None
+    result["Mounts"] = [mount.kept() for mount in host.Mounts]
     for name in ("Init", "Mounts", "Sysctls", "Tmpfs", "StorageOpt", "Annotations"):
         if not result[name]:
             del result[name]

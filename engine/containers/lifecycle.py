@@ -12,6 +12,7 @@ from engine.http import (
     Conflict,
     Forbidden,
     InternalError,
+    NotFound,
     NotModified,
     Request,
     Response,
@@ -62,7 +63,10 @@ def register(router: Router, engine: Engine) -> None:
         return empty()
 
     async def kill(request: Request) -> Response:
-        container = await engine.containers.find(request.match["name"])
+        try:
+            container = await engine.containers.find(request.match["name"])
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {request.match['name']}: {error.message}") from error
         text = request.query.text("signal") or "KILL"
         number = parse_signal(text)
         if not status.is_running(container.state) and not status.is_starting(container.state):

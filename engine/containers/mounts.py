@@ -124,6 +124,13 @@ def _destination(path: str) -> str:
     return clean
 
 
+def _mount_target(mount: Mount) -> str:
+    try:
+        return _destination(mount.Target)
+    except BadRequest as error:
+        raise BadRequest(f'invalid mount config for type "{mount.Type}": {error.message}') from error
+
+
 def _parse_bind(text: str) -> MountPlan:
     parts = text.split(":")
     if len(parts) == 1:
@@ -145,13 +152,15 @@ def _parse_bind(text: str) -> MountPlan:
             raise BadRequest(f"invalid mode: {parts[2]}")
     if len({"ro", "rw"} & set(words)) > 1 or len(set(words)) != len(words):
         raise BadRequest(f"invalid mode: {parts[2]}")
-    if not target.startswith("/"):
+    try:
+        destination = _destination(target)
+    except BadRequest as error:
         raise BadRequest(
-            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
-            f"invalid mount path: '{target}' mount path must be absolute"
-        )
+            f"invalid volume specification: '{text}': "
+            f'invalid mount config for type "{"bind" if host else "volume"}": {error.message}'
+        ) from error
     return MountPlan(
-        destination=_destination(target),
+        destination=destination,
         volume="" if host else _volume_name(source),
         host_path=_clean(source) if host else "",
         engine_socket=host and _clean(source) in ENGINE_SOCKETS,
@@ -176,7 +185,7 @@ def _volume_mount(mount: Mount) -> MountPlan:
     if mount.Type != "volume":
         if mount.Type in ("image", "npipe", "cluster"):
             raise Unsupported(f"mounts of type {mount.Type} are not supported")
-        raise BadRequest(f"invalid mount config for type {mount.Type!r}: mount type unknown")
+        raise BadRequest(f'invalid mount config for type "{mount.Type}": mount type unknown')
     for name in ("BindOptions", "TmpfsOptions", "ImageOptions", "ClusterOptions"):
         if getattr(mount, name) is not None:
             raise BadRequest(f'{name} must not be specified on mount type "volume"')
@@ -201,7 +210,7 @@ def _volume_mount(mount: Mount) -> MountPlan:
     if driver and driver.Name not in ("", *VOLUME_DRIVERS):
         raise Unsupported(f"volume driver {driver.Name} is not supported: use local or vsphere")
     return MountPlan(
-        destination=_destination(mount.Target),
+        destination=_mount_target(mount),
         volume=_volume_name(mount.Source) if mount.Source else "",
         read_only=mount.ReadOnly,
         no_copy=bool(options and options.NoCopy),
@@ -240,7 +249,7 @@ def _bind_mount(mount: Mount) -> MountPlan:
         if getattr(options, name):
             raise Unsupported(f"BindOptions.{name} is not supported: a share holds what is mounted below it")
     return MountPlan(
-        destination=_destination(mount.Target),
+        destination=_mount_target(mount),
         host_path=_clean(mount.Source),
         engine_socket=_clean(mount.Source) in ENGINE_SOCKETS,
         create_path=options.CreateMountpoint,
@@ -270,7 +279,7 @@ def _tmpfs_mount(mount: Mount) -> tether_pb2.Tmpfs:
         words.append(f"mode={wanted.Mode:o}")
     if mount.ReadOnly:
         words.append("ro")
-    return tether_pb2.Tmpfs(destination=_destination(mount.Target), options=_tmpfs_options(words))
+    return tether_pb2.Tmpfs(destination=_mount_target(mount), options=_tmpfs_options(words))
 
 
 def _tmpfs_options(words: Iterable[str]) -> list[str]:

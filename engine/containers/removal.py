@@ -12,7 +12,7 @@ import time
 from engine.containers import status
 from engine.context import Engine
 from engine.filters import Filters
-from engine.http import BadRequest, Conflict, Request, Response, Router, empty, json_response
+from engine.http import BadRequest, Conflict, Request, Response, Router, Unsupported, empty, json_response
 from engine.rpc import PortLayerError
 from engine.timestamps import parse_ns
 from portlayer import portlayer_pb2 as pb
@@ -28,7 +28,7 @@ def register(router: Router, engine: Engine) -> None:
     async def delete(request: Request) -> Response:
         name = request.match["name"]
         if request.query.flag("link"):
-            raise BadRequest("removing a link is not supported: links end with their container")
+            raise Unsupported("removing a link is not supported: links end with their container")
         container = await engine.containers.find(name)
         force = request.query.flag("force")
         if not force:

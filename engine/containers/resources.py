@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from engine.containers.hostconfig import HostConfig, RestartSpec
-from engine.http import BadRequest, Conflict
+from engine.http import BadRequest, Conflict, Unsupported
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
 
-__all__ = ["merge_update", "overlay", "restart_policy", "rlimits", "to_resources", "validate"]
+__all__ = ["check_update", "merge_update", "overlay", "restart_policy", "rlimits", "to_resources", "validate"]
 
 MINIMUM_MEMORY = 6 << 20
 MAXIMUM_MEMORY = 1 << 60
@@ -87,6 +87,14 @@ _UPDATABLE = (
     "MemorySwap",
     "PidsLimit",
 )
+
+
+def check_update(update: HostConfig) -> None:
+    """Refuse by name what only a new container can have."""
+    default = HostConfig()
+    for name in sorted(update.model_fields_set):
+        if name not in (*_UPDATABLE, "RestartPolicy") and getattr(update, name) != getattr(default, name):
+            raise Unsupported(f"updating {name} is not supported: create the container anew with it")
 
 
 def merge_update(current: HostConfig, update: HostConfig) -> HostConfig:

@@ -143,7 +143,6 @@ class Selection:
 
     def _published(self, ports: Sequence[pb.PortBinding]) -> bool:
         return any(
-            Port(binding.container_port, binding.protocol) in self.published
-            or Port(binding.assigned_port or binding.host_port, binding.protocol) in self.published
+            Port(binding.assigned_port or binding.host_port, binding.protocol) in self.published
             for binding in ports
         )

@@ -127,8 +127,6 @@ async def _body(waiter: _Waiter) -> AsyncIterator[bytes]:
             InternalError,
         ) as error:  # the status line is gone: the body has a place for it
             value = {"StatusCode": -1, "Error": {"Message": error.message}}
-        else:
+        else:  # why it could not start is told by the start and by inspect, as dockerd does
             value = {"StatusCode": reply.exit_code}
-            if reply.error:
-                value["Error"] = {"Message": reply.error}
         yield json.dumps(value).encode() + b"\n"

@@ -65,6 +65,9 @@ class ExecStart(WireModel):
     ConsoleSize: list[Int] = Field(default_factory=list)
 
 
+NOT_FOUND, CANNOT_RUN = 127, 126  # exit codes, as a shell has them
+
+
 def register(router: Router, engine: Engine) -> None:
     store = ExecStore(engine.port)
 
@@ -78,7 +81,7 @@ def register(router: Router, engine: Engine) -> None:
                 raise BadRequest(f"invalid environment variable: {item}")
         rows, columns = _console(wanted.ConsoleSize)
         container = await engine.containers.find(request.match["name"])
-        _can_exec(container)
+        _can_exec(container, request.match["name"])
         document = ExecDocument(
             id=secrets.token_hex(32),
             container=container.handle.id,
@@ -109,7 +112,7 @@ def register(router: Router, engine: Engine) -> None:
             word = "is already running" if state is not None and state.running else "has already run"
             raise Conflict(f"exec command {document.id} {word}")
         container = await engine.containers.find(document.container)
-        _can_exec(container)
+        _can_exec(container, document.container)
         open_ = pb.ExecOpen(
             id=document.container,
             exec_id=document.id,
@@ -171,10 +174,10 @@ def _console(size: list[int]) -> tuple[int, int]:
     return (size[0], size[1]) if size else (0, 0)
 
 
-def _can_exec(container: pb.Container) -> None:
+def _can_exec(container: pb.Container, called: str) -> None:
     name = status.state_name(container.state)
     if name == "paused":
-        raise Conflict(f"Container {container.handle.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {called} is paused, unpause the container before exec")
     if name == "restarting":
         raise Conflict(f"Container {container.handle.id} is restarting, wait until the container is running")
     if name != "running":
@@ -209,7 +212,8 @@ def _process(spec: pb.ContainerSpec, document: ExecDocument, rows: int, columns:
 
 
 def _failed(document: ExecDocument, error: PortLayerError) -> ExecDocument:
-    return replace(document, started=True, failed=error.exit_code or 126)
+    code = error.exit_code if error.exit_code == NOT_FOUND else CANNOT_RUN
+    return replace(document, started=True, failed=code)
 
 
 @contextlib.asynccontextmanager
@@ -241,9 +245,12 @@ def _options(document: ExecDocument) -> Options:
 
 async def _tell(duplex: Duplex, document: ExecDocument, error: PortLayerError) -> None:
     """A command that cannot be run is told in the stream: its exit code is read from inspect."""
-    text = f"OCI runtime exec failed: {error.message}\r\n".encode()
+    text = error.message
+    if not text.startswith("unable to find user"):
+        text = f"OCI runtime exec failed: exec failed: unable to start container process: {text}: unknown"
+    line = f"{text}\r\n".encode()
     try:
-        await duplex.write(text if document.tty else frame(STDOUT, text))
+        await duplex.write(line if document.tty else frame(STDOUT, line))
     except Disconnected:
         logger.debug("client left before it heard that exec %s failed", document.id)
 

@@ -70,15 +70,16 @@ class Removal:
         if self._index.is_id_prefix(image.id, name):
             await self._by_id(image, force=force)
         else:
-            await self._by_name(image, parse_reference(name).tagged, force=force)
+            await self._by_name(image, parse_reference(name), force=force)
 
     async def _by_name(self, image: StoredImage, given: Reference, *, force: bool) -> None:
         names = self._index.references(image.id)
         users = self._users.get(image.id, ())
-        given = given.with_digest(given.digest) if given.digest else given
+        said = given.familiar
+        given = given.with_digest(given.digest) if given.digest else given.tagged
         if not force and is_single(names) and users:
             raise Conflict(
-                f'conflict: unable to remove repository reference "{given.familiar}" (must force) - '
+                f'conflict: unable to remove repository reference "{said}" (must force) - '
                 f"container {short(users[0].id)} is using its referenced image {short(image.id)}"
             )
         await self._untag(image, given)
@@ -87,7 +88,8 @@ class Removal:
         if given.tag and not any(reference.tag for reference in same):
             for reference in same:  # digests of a repository go with its last tag
                 await self._untag(image, reference)
-        if not self._index.references(image.id):
+        running = any(user.running for user in users)  # then it loses its name, and stays
+        if not self._index.references(image.id) and not running:
             await self._delete(image, force=force, quiet=True)
 
     async def _by_id(self, image: StoredImage, *, force: bool) -> None:

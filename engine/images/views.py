@@ -66,7 +66,7 @@ def inspect(index: ImageIndex, image: StoredImage, *, version: tuple[int, int], 
         "Created": config.created,
         "DockerVersion": config.docker_version,
         "Author": config.author,
-        "Config": _config(config.config),
+        "Config": _config(config.config, version),
         "Architecture": config.platform.architecture,
         "Os": config.platform.os,
         "Size": image.size,
@@ -91,18 +91,9 @@ def inspect(index: ImageIndex, image: StoredImage, *, version: tuple[int, int], 
 
 
 _CONFIG_DEFAULTS: Mapping[str, Any] = {
-    "Hostname": "",
-    "Domainname": "",
     "User": "",
-    "AttachStdin": False,
-    "AttachStdout": False,
-    "AttachStderr": False,
-    "Tty": False,
-    "OpenStdin": False,
-    "StdinOnce": False,
     "Env": None,
     "Cmd": None,
-    "Image": "",
     "Volumes": None,
     "WorkingDir": "",
     "Entrypoint": None,
@@ -111,8 +102,26 @@ _CONFIG_DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_CONFIG_DEFAULTS, **config}
+# A container's, never an image's: dockerd showed them, empty, until it did not.
+_NOT_AN_IMAGES_UNTIL = (1, 50)
+_NOT_AN_IMAGES: Mapping[str, Any] = {
+    "Hostname": "",
+    "Domainname": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Image": "",
+}
+_NEVER_AN_IMAGES = (*_NOT_AN_IMAGES, "NetworkDisabled", "MacAddress", "StopTimeout")
+
+
+def _config(config: Mapping[str, Any], version: tuple[int, int]) -> dict[str, Any]:
+    own = {name: value for name, value in config.items() if name not in _NEVER_AN_IMAGES}
+    shown = {**_CONFIG_DEFAULTS, **own}
+    return shown if version >= _NOT_AN_IMAGES_UNTIL else {**_NOT_AN_IMAGES, **shown}
 
 
 def history(index: ImageIndex, image: StoredImage) -> list[dict[str, Any]]:

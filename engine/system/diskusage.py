@@ -16,6 +16,7 @@ from tether import tether_pb2
 
 __all__ = ["register"]
 
+_NO_BUILDER_SIZE = (1, 42)
 _TYPES = ("container", "image", "volume", "build-cache")
 
 
@@ -25,7 +26,7 @@ def register(router: Router, engine: Engine) -> None:
         for kind in wanted:
             if kind not in _TYPES:
                 raise BadRequest(f"unknown object type: {kind}")
-        result: dict[str, Any] = {"BuilderSize": 0}
+        result: dict[str, Any] = {} if request.version >= _NO_BUILDER_SIZE else {"BuilderSize": 0}
         containers = await engine.containers.list()
         if "image" in wanted:
             result["LayersSize"] = await _layers_size(engine)

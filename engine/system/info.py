@@ -27,7 +27,8 @@ def register(router: Router, engine: Engine) -> None:
             engine.containers.list(),
             engine.images.list(),
         )
-        return json_response(_describe(engine, found, containers, len(images)))
+        described = _describe(engine, found, containers, len(images))
+        return json_response(_as_of(described, request.version))
 
     router.add("GET", "/info", info)
 
@@ -102,14 +103,36 @@ def _describe(
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": "tether",
-        "ContainerdCommit": {"ID": "", "Expected": ""},
-        "RuncCommit": {"ID": "", "Expected": ""},
-        "InitCommit": {"ID": found.version, "Expected": found.version},
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": found.version},
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=vm"],
         "CDISpecDirs": [],
         "DefaultAddressPools": [{"Base": config.bridge_range, "Size": config.bridge_width}],
+        "FirewallBackend": {"Driver": "nftables"},
+        "DiscoveredDevices": [],
         "Warnings": _warnings(config),
     }
+
+
+def _as_of(described: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:
+    """What older API versions had besides, and newer ones added."""
+    if version < (1, 50):
+        described |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+        del described["DiscoveredDevices"]
+    if version < (1, 49):
+        for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            described[name] = {**described[name], "Expected": described[name]["ID"]}
+        described["RegistryConfig"] |= {
+            "AllowNondistributableArtifactsCIDRs": None if version == (1, 48) else [],
+            "AllowNondistributableArtifactsHostnames": None if version == (1, 48) else [],
+        }
+        del described["FirewallBackend"]
+    if version < (1, 44):
+        del described["CDISpecDirs"]
+    if version < (1, 42):
+        described |= {"KernelMemory": False, "KernelMemoryTCP": False}
+    return described
 
 
 def _driver_status(found: pb.SystemInfo) -> list[list[str]]:
@@ -136,8 +159,6 @@ def _registries(config: VchConfig) -> dict[str, Any]:
     mirrors = list(config.registry.mirrors)
     official = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
     return {
-        "AllowNondistributableArtifactsCIDRs": None,
-        "AllowNondistributableArtifactsHostnames": None,
         "InsecureRegistryCIDRs": networks,
         "IndexConfigs": {
             "docker.io": official,

@@ -34,7 +34,7 @@ class CreateVolume(WireModel):
 def wanted_volume(body: CreateVolume) -> pb.Volume:
     """The port layer's message; a volume without a name gets one and is anonymous."""
     if body.ClusterVolumeSpec is not None:
-        raise Unsupported("cluster volumes are not supported: this is no swarm")
+        raise Unsupported("cluster volumes (ClusterVolumeSpec) are not supported: this is no swarm")
     driver = body.Driver or DRIVERS[0]
     if driver not in DRIVERS:
         what = f'error looking up volume plugin {driver}: plugin "{driver}" not found'

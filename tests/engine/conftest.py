@@ -22,6 +22,7 @@ from engine.events.pump import EventPump
 from engine.http import HttpServer, NotFound
 from engine.rpc import PortLayer
 from engine.sweeper import Sweeper
+from tests.definition.observer import Observer, observed
 from tests.engine.fake.services import serving
 from tests.engine.fake.state import FakeHost
 from vch.config import Guest, VchConfig
@@ -170,6 +171,7 @@ def images() -> Images:
 
 @contextlib.asynccontextmanager
 async def running_engine(config: VchConfig, images: Images) -> AsyncIterator[Engine]:
+    """An engine on its socket. Every answer it gives is held against Docker's definition."""
     port = PortLayer(config.paths.portlayer_socket)
     engine = Engine(
         config=config,
@@ -179,7 +181,8 @@ async def running_engine(config: VchConfig, images: Images) -> AsyncIterator[Eng
         containers=ContainerIndex(port),
         anonymous=AnonymousVolumes(port),
     )
-    server = HttpServer(build_application(engine))
+    observer = Observer()
+    server = HttpServer(observed(build_application(engine), observer))
     sweeper = Sweeper(engine)
     connected = asyncio.Event()
 
@@ -199,6 +202,7 @@ async def running_engine(config: VchConfig, images: Images) -> AsyncIterator[Eng
         await server.close()
         await sweeper.close()
         await port.close()
+    assert not observer.violations, "\n".join(observer.violations)
 
 
 @pytest.fixture

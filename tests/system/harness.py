@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.definition.evidence import COLLECTED
 from tests.system.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -92,6 +93,8 @@ class Docker:
                 f"docker {' '.join(map(str, words))} gave {result.returncode}\n"
                 f"stdout: {result.stdout}\nstderr: {result.stderr}"
             )
+        if result.returncode == 0:
+            COLLECTED.command([str(word) for word in words])
         return result
 
     def out(self, *words: str | Path, **options: Any) -> str:

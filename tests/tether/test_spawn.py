@@ -21,8 +21,12 @@ CASES = {
         "128 [Errno 13] Permission denied b'' 128",
     ),
     "other descriptors are closed": (
-        "seen = set(map(int, os.listdir('/proc/self/fd'))) - {0, 1, 2, channels.report, keep};"
+        "seen = set(map(int, os.listdir('/proc/self/fd'))) - {0, 1, 2, channels.report, keep, bundle};"
         " print(len(seen) == 1, flush=True); os._exit(0)",  # one is the listing's own
+        "None b'True\\n' 0",
+    ),
+    "late imports find their bundle": (
+        "print(os.fstat(sys.meta_path[0].file) == os.fstat(bundle), flush=True); os._exit(0)",
         "None b'True\\n' 0",
     ),
     "ignored signals are not inherited": (
@@ -31,10 +35,12 @@ CASES = {
     ),
 }
 PROGRAM = """
-import os, signal
+import os, signal, sys
 from tether.become import Failure
 from tether.spawn import OWN_NAMESPACE, fork_child, open_channels, read_report
 keep = os.open("/dev/null", os.O_RDONLY)
+bundle = os.open("/dev/full", os.O_RDONLY)
+sys.meta_path.insert(0, type("Bundle", (), dict(file=bundle, find_spec=lambda *words: None))())
 other = os.open("/dev/zero", os.O_RDONLY)
 def body(channels):
     {body}

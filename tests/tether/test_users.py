@@ -34,16 +34,16 @@ def resolve(user: str, *additional: str) -> Identity:
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", Identity(0, 0, (10,), "/root")),
-        ("root", Identity(0, 0, (10,), "/root")),
-        ("alice", Identity(1000, 1000, (10, 60), "/home/alice")),
-        ("1000", Identity(1000, 1000, (10, 60), "/home/alice")),
-        ("alice:staff", Identity(1000, 60, (), "/home/alice")),
-        ("alice:7", Identity(1000, 7, (), "/home/alice")),
-        ("1001", Identity(1001, 0, (), "/")),  # a number is never a name
-        ("4242:4343", Identity(4242, 4343, (), "/")),
-        ("nohome", Identity(1002, 1002, (), "/")),
-        ("bob", Identity(1003, 50, (), "/home/bob")),
+        ("", Identity(0, 0, (0, 10), "/root")),
+        ("root", Identity(0, 0, (0, 10), "/root")),
+        ("alice", Identity(1000, 1000, (1000, 10, 60), "/home/alice")),
+        ("1000", Identity(1000, 1000, (1000, 10, 60), "/home/alice")),
+        ("alice:staff", Identity(1000, 60, (60,), "/home/alice")),
+        ("alice:7", Identity(1000, 7, (7,), "/home/alice")),
+        ("1001", Identity(1001, 0, (0,), "/")),  # a number is never a name
+        ("4242:4343", Identity(4242, 4343, (4343,), "/")),
+        ("nohome", Identity(1002, 1002, (1002,), "/")),
+        ("bob", Identity(1003, 50, (50,), "/home/bob")),
     ],
 )
 def test_words_are_resolved_as_docker_does(user: str, expected: Identity) -> None:
@@ -51,7 +51,7 @@ def test_words_are_resolved_as_docker_does(user: str, expected: Identity) -> Non
 
 
 def test_additional_groups_are_names_or_numbers() -> None:
-    assert resolve("alice", "users", "99", "staff").groups == (10, 60, 50, 99)
+    assert resolve("alice", "users", "99", "staff").groups == (1000, 10, 60, 50, 99)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_errors_are_dockers(user: str, additional: tuple[str, ...], text: str) -
 
 
 def test_an_image_without_the_files_has_root_and_numbers() -> None:
-    assert resolve_user("", (), passwd=b"", group=b"") == Identity(0, 0, (), "/")
-    assert resolve_user("5:6", ("7",), passwd=b"", group=b"") == Identity(5, 6, (7,), "/")
+    assert resolve_user("", (), passwd=b"", group=b"") == Identity(0, 0, (0,), "/")
+    assert resolve_user("5:6", ("7",), passwd=b"", group=b"") == Identity(5, 6, (6, 7), "/")
     with pytest.raises(UserError, match="unable to find user x"):
         resolve_user("x", (), passwd=b"", group=b"")
 

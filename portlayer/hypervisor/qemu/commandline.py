@@ -74,6 +74,7 @@ def kernel_arguments(boot: Boot, *, vcpus: int) -> str:
     """The guest kernel's command line (direct boot only; an ISO brings its own)."""
     words = ["console=ttyS0", "quiet", "reboot=t", "panic=-1", "random.trust_cpu=on", "8250.nr_uarts=1"]
     words.append("cryptomgr.notests")  # each algorithm's self-test: 0.6 s of a distribution kernel's boot
+    words.append("dummy.numdummies=0")  # a container without a network has lo and nothing else
     if boot.accelerator == "tcg":
         words.extend(_spared_by_emulation(boot.tsc_khz, vcpus))
     words.extend(boot.cmdline.split())

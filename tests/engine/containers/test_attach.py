@@ -161,5 +161,5 @@ async def test_watcher_that_is_killed_is_noticed_although_nothing_is_said(api: A
 async def test_websocket_is_refused_by_name(api: Api) -> None:
     container = await api.create()
     reply = await api("GET", f"/containers/{container}/attach/ws?stream=1")
-    assert reply.status == 400
+    assert reply.status == 501
     assert "websocket" in reply.message

@@ -64,7 +64,7 @@ async def test_name_conflict_names_the_owner(api: Api, host: FakeHost) -> None:
         (
             "",
             {"Image": "busybox", "HostConfig": {"VolumesFrom": ["nobody"]}},
-            404,
+            400,
             "No such container: nobody",
         ),
         (
@@ -216,3 +216,10 @@ async def test_operation_ids_reach_the_port_layer(api: Api, host: FakeHost) -> N
     await api.create()
     assert len(set(host.operations)) == 1
     assert len(host.operations[0]) == 16
+
+
+async def test_a_name_that_the_body_repeats(api: Api) -> None:
+    body = {"Image": "busybox", "name": "box"}
+    assert (await api("POST", "/containers/create?name=box", body)).status == 201
+    reply = await api("POST", "/containers/create?name=other", body)
+    assert (reply.status, "belongs into the query" in reply.message) == (400, True)

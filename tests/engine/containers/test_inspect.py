@@ -129,7 +129,7 @@ async def test_rename_errors(api: Api) -> None:
     for query, status, words in (
         ("", 400, "Neither old nor new names may be empty"),
         ("name=box", 400, "Renaming a container with the same name as its current name"),
-        ("name=-", 400, "Invalid container name (-)"),
+        ("name=-", 400, "Error when allocating new name: Invalid container name (/-)"),
         ("name=taken", 409, f'is already in use by container "{owner}"'),
     ):
         reply = await api("POST", f"/containers/box/rename?{query}")

@@ -38,7 +38,7 @@ async def test_pause_and_unpause(api: Api) -> None:
     reply = await api("POST", "/containers/box/start")
     assert (reply.status, reply.message) == (409, "cannot start a paused container, try unpause instead")
     reply = await api("POST", "/containers/box/exec", {"Cmd": ["x"]})
-    assert reply.message == f"Container {container} is paused, unpause the container before exec"
+    assert reply.message == "Container box is paused, unpause the container before exec"
     assert (await api("POST", "/containers/box/unpause")).status == 204
 
 

@@ -75,6 +75,7 @@ async def test_without_filters(api: Api, fleet: dict[str, str]) -> None:
         ({"publish": ["8080"]}, ["/two"]),
         ({"publish": ["8000-9000/tcp"]}, ["/two"]),
         ({"publish": ["8080/udp"]}, []),
+        ({"publish": ["80"]}, []),  # the container's own port is no published one
         ({"expose": ["443"]}, ["/two"]),
         ({"health": ["starting"]}, ["/two"]),
         ({"health": ["none"], "status": ["running"]}, []),

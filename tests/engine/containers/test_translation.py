@@ -43,7 +43,7 @@ def test_capabilities(add: list[str], drop: list[str], privileged: bool, expecte
 
 
 def test_unknown_capability() -> None:
-    with pytest.raises(BadRequest, match=r'^unknown capability: "FLY"$'):
+    with pytest.raises(BadRequest, match=r'^invalid CapAdd: unknown capability: "FLY"$'):
         capabilities.final_set(["FLY"], [], privileged=False)
 
 

@@ -243,12 +243,15 @@ class Interaction(Base, rpc.InteractionServicer):
         process = machine.process
         assert process is not None
         feeding = asyncio.create_task(_feed(request_iterator, process if opening.stdin else None))
+        mine = len(machine.sent)
+        machine.sent.append(0)
         try:
             wanted = {1} if not opening.stderr else {1, 2} if opening.stdout else {2}
             async for record in _follow(machine, process, seen):
                 if record.stream in wanted:
                     kind = pb.OutputChunk.STDOUT if record.stream == 1 else pb.OutputChunk.STDERR
                     yield pb.OutputChunk(stream=kind, data=record.data)
+                    machine.sent[mine] += len(record.data)
             yield pb.OutputChunk(stream=pb.OutputChunk.EXITED, exit_code=process.exited.result())
         finally:
             feeding.cancel()

@@ -34,6 +34,7 @@ class FakePortLayer:
     tars: dict[str, bytes] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
     containers: dict[str, pb.Container] = field(default_factory=dict)
+    changes: dict[str, bytes] = field(default_factory=dict)  # container -> tar of what it has changed
     calls: list[tuple[str, str]] = field(default_factory=list)  # ("put", chain), ("key", key), …
     before: Hook | None = None  # called with the call's name before it has its effect; may raise
 
@@ -154,6 +155,11 @@ class Containers(rpc.ContainersServicer):
 
     async def List(self, request: pb.ListContainersRequest, context: Any) -> pb.ContainerList:  # noqa: N802
         return pb.ContainerList(containers=self.fake.containers.values())
+
+    async def ExportChanges(  # noqa: N802
+        self, request: pb.ExportChangesRequest, context: Any
+    ) -> AsyncIterator[pb.CopyOutChunk]:
+        yield pb.CopyOutChunk(data=self.fake.changes[request.id])
 
 
 @contextlib.asynccontextmanager

@@ -21,10 +21,12 @@ from engine.http import HttpServer
 from engine.images.service import ImageService
 from engine.rpc import PortLayer
 from portlayer import portlayer_pb2 as pb
+from tests.definition.observer import Observer, observed
 from tests.engine.conftest import Api
 from tests.engine.images.portlayer import FakePortLayer
 from tests.engine.images.samples import OCI_INDEX, Sample, sample, tar
 from tests.engine.images.test_load import docker_archive
+from tests.engine.images.test_push import Taking
 from tests.engine.registry.server import Answer, Asked, FakeRegistry, error
 from vch.config import VchConfig
 
@@ -43,12 +45,14 @@ async def api(
         containers=ContainerIndex(port),
         anonymous=AnonymousVolumes(port),
     )
-    server = HttpServer(build_application(engine))
+    observer = Observer()
+    server = HttpServer(observed(build_application(engine), observer))
     await server.listen_unix(tmp_path / "docker.sock", group="root")
     client = Api(tmp_path / "docker.sock")
     yield client
     await client.close()
     await server.close()
+    assert not observer.violations, "\n".join(observer.violations)
 
 
 def lines(body: bytes) -> list[dict[str, Any]]:
@@ -338,6 +342,16 @@ async def test_a_running_containers_image_cannot_be_forced(api: Api, fake: FakeP
     assert (reply.status, "cannot be forced" in reply.message) == (409, True)
 
 
+async def test_a_running_containers_image_loses_its_name_by_force(api: Api, fake: FakePortLayer) -> None:
+    image = sample(BASE)
+    await load(api, (image, ["a:1"]))
+    container(fake, image, running=True)
+    reply = await api("DELETE", "/images/a:1")
+    assert (reply.status, 'repository reference "a:1" (must force)' in reply.message) == (409, True)
+    assert (await api("DELETE", "/images/a:1?force=1")).json == [{"Untagged": "a:1"}]
+    assert (await api("GET", f"/images/{image.id}/json")).json["RepoTags"] == []
+
+
 async def test_layers_of_a_forced_removal_go_with_the_container(
     api: Api, fake: FakePortLayer, service: ImageService, events: EventHub
 ) -> None:
@@ -451,3 +465,87 @@ async def test_search(api: Api, registry: FakeRegistry) -> None:
     registry.rules.clear()
     reply = await api("GET", f"/images/search?{term}")
     assert (reply.status, "Unexpected status code 404" in reply.message) == (500, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/images/repo:v1/history?platform=" + quote('{"os":"linux","architecture":"amd64"}'), 200),
+        ("GET", "/images/repo:v1/history?platform=" + quote('{"os":"plan9","architecture":"amd64"}'), 404),
+        ("GET", "/images/repo:v1/json?manifests=1", 501),
+        ("GET", "/images/json?manifests=1", 501),
+        ("DELETE", "/images/repo:v1?platforms=" + quote('{"os":"linux","architecture":"amd64"}'), 501),
+    ],
+)
+async def test_one_platform_is_kept(api: Api, method: str, path: str, status: int) -> None:
+    await load(api, (sample(BASE), ["repo:v1"]))
+    assert (await api(method, path)).status == status
+
+
+async def test_load_of_one_platform(api: Api) -> None:
+    archive = docker_archive((sample(BASE), ["repo:v1"]))
+    wanted = quote('{"os":"linux","architecture":"amd64"}')
+    reply = await api("POST", f"/images/load?platform={wanted}", raw=archive)
+    assert (reply.status, "error" in lines(reply.body)[-1]) == (200, False)
+
+
+async def test_commit_with_all_that_a_client_may_say(api: Api, fake: FakePortLayer) -> None:
+    image = sample(BASE)
+    await load(api, (image, ["repo:v1"]))
+    container(fake, image, running=True)
+    fake.changes["c" * 64] = tar(changed=b"c")
+    config = {
+        "Hostname": "h",
+        "Domainname": "d",
+        "User": "u",
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "ExposedPorts": {"80/tcp": {}},
+        "Tty": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "Env": ["A=1"],
+        "Cmd": ["x"],
+        "Healthcheck": {"Test": ["CMD", "y"], "Interval": 10**9, "Timeout": 10**9, "Retries": 2}
+        | {"StartPeriod": 10**9, "StartInterval": 10**9},
+        "ArgsEscaped": True,
+        "Image": "repo:v1",
+        "Volumes": {"/v": {}},
+        "WorkingDir": "/w",
+        "Entrypoint": ["e"],
+        "NetworkDisabled": True,
+        "MacAddress": "02:42:00:00:00:01",
+        "OnBuild": ["RUN true"],
+        "Labels": {"l": "m"},
+        "StopSignal": "TERM",
+        "StopTimeout": 3,
+        "Shell": ["s"],
+    }
+    query = "container=c&repo=made&tag=v2&comment=why&author=me&pause=1&changes=" + quote("ENV B=2")
+    reply = await api("POST", f"/commit?{query}", config)
+    assert reply.status == 201, reply.body
+    made = (await api("GET", "/images/made:v2/json")).json
+    assert (made["Id"], made["Comment"], made["Author"]) == (reply.json["Id"], "why", "me")
+    shown = made["Config"]
+    for name in ("User", "Cmd", "Entrypoint", "WorkingDir", "Volumes", "ExposedPorts", "Labels", "Shell"):
+        assert shown[name] == config[name]
+    assert set(shown["Env"]) >= {"A=1", "B=2"}
+    assert (shown["Healthcheck"]["Retries"], shown["StopSignal"]) == (2, "TERM")
+
+
+async def test_push_and_save(api: Api, registry: FakeRegistry) -> None:
+    taking = Taking(registry)
+    await load(api, (sample(BASE, TOP), [f"{registry.host}/repo:v1"]))
+    auth = base64.urlsafe_b64encode(json.dumps({"username": "u", "password": "p"}).encode()).decode()
+    reply = await api(
+        "POST", f"/images/{registry.host}/repo/push?tag=v1", headers=[("X-Registry-Auth", auth)]
+    )
+    assert (reply.status, "aux" in lines(reply.body)[-1], taking.moved > 0) == (200, True, True)
+    wanted = quote('{"os":"linux","architecture":"amd64"}')
+    for path in (f"/images/{registry.host}/repo:v1/get", f"/images/get?names={registry.host}/repo:v1"):
+        reply = await api("GET", path)
+        assert (reply.status, len(reply.body) > 1000) == (200, True)
+        separator = "&" if "?" in path else "?"
+        assert (await api("GET", f"{path}{separator}platform={wanted}")).status in (200, 501)
+    assert (await api("POST", f"/images/{registry.host}/repo/push?platform={wanted}")).status in (200, 501)

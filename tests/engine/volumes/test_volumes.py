@@ -72,7 +72,7 @@ async def test_creating_what_is_there_gives_it_back(api: Api, host: FakeHost) ->
             404,
             'create ab: error looking up volume plugin nfs: plugin "nfs" not found',
         ),
-        ({"ClusterVolumeSpec": {"Group": "x"}}, 501, "cluster volumes are not supported"),
+        ({"ClusterVolumeSpec": {"Group": "x"}}, 501, "cluster volumes (ClusterVolumeSpec) are not supported"),
         ({"Name": 7}, 400, "Name"),
         ({"Nosuch": "x"}, 400, "Nosuch"),
     ],

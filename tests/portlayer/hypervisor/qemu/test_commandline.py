@@ -113,7 +113,7 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-initrd", "/g/initrd"),
         "-append",
         "console=ttyS0 quiet reboot=t panic=-1 random.trust_cpu=on 8250.nr_uarts=1 cryptomgr.notests "
-        "tsc_early_khz=2600000 tsc=reliable no_timer_check noreplace-smp nokaslr no5lvl extra=1",
+        "dummy.numdummies=0 tsc_early_khz=2600000 tsc=reliable no_timer_check noreplace-smp nokaslr no5lvl extra=1",
         *("-device", device(driver="virtio-serial-pci", id="ports", bus="pcie.0")),
         *("-chardev", "socket,id=channel,fd=11,server=on,wait=off"),
         "-device",
