@@ -187,6 +187,10 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
             )
             for mount in lender.spec.host_mounts
         ]
+        result += [
+            mounts.MountPlan(destination=place, host_path=mounts.ENGINE_SOCKETS[0], engine_socket=True)
+            for place in lender.spec.engine_sockets
+        ]
     return result
 
 
@@ -194,6 +198,9 @@ async def _realise(
     engine: Engine, item: mounts.MountPlan, name: str, spec: pb.ContainerSpec
 ) -> dict[str, Any]:
     """Make sure the volume ``name`` is there, add the mount to ``spec``, and return how inspect shows it."""
+    if item.engine_socket:
+        spec.engine_sockets.append(item.destination)
+        return mounts.shown(item)
     if item.host_path:
         spec.host_mounts.append(
             pb.HostMount(

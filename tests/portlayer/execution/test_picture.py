@@ -10,7 +10,8 @@ from portlayer.execution.picture import disk_of
 from portlayer.execution.states import Status
 from portlayer.portlayer_pb2 import ContainerEvent, Reason
 from tests.portlayer.execution.test_power import events_until
-from tests.portlayer.world import Injected, World
+from tests.portlayer.fakes.faults import Injected
+from tests.portlayer.world import World
 from tether.wire import Code
 
 ID = "1" * 64
