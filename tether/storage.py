@@ -15,7 +15,7 @@ from tether.disks import DiskError, find_disk, mount_disk
 from tether.tether_pb2 import BootConfig, Mount
 from tether.uevents import Uevents
 
-__all__ = ["ROOT", "mount_all", "mount_points", "volume_paths"]
+__all__ = ["ROOT", "mount_all", "mount_points", "prepare", "volume_paths"]
 
 _BASE = "/run/mooring"
 ROOT = f"{_BASE}/root"
@@ -30,6 +30,15 @@ def mount_points(config: BootConfig) -> list[str]:
     """Everything that `mount_all` mounts, to be unmounted in this order."""
     volumes = [f"{_BASE}/volume/{number}" for number in range(len(config.mounts))]
     return [*volume_paths(config), *volumes, ROOT]
+
+
+def prepare(config: BootConfig) -> None:
+    """Before the fork: the child has let go of the file that modules are read from.
+
+    Most starts copy nothing and do not pay for the import.
+    """
+    if any(mount.copy_up for mount in config.mounts):
+        import tether.copyup  # noqa: F401
 
 
 def mount_all(config: BootConfig) -> None:
@@ -159,7 +168,7 @@ def _copy_from_image(destination: str, volume: int) -> None:
     finally:
         os.close(root)
     try:
-        from tether.copyup import copy_up  # late: most starts do not copy
+        from tether.copyup import copy_up  # there already: `prepare`
 
         copy_up(source, volume)
     finally:

@@ -63,15 +63,28 @@ class Workplace:
             "HostConfig": host.kept(),
         }
         record = ImageRecord(id=image.id if image else "", layer=image.top if image else "", config={})
-        container = await create_container(
-            engine,
-            validated(CreateRequest, body),
-            "",
-            "",
-            image=record,
-            builder=engine.instance if marked else "",
+        creating = asyncio.ensure_future(
+            create_container(
+                engine,
+                validated(CreateRequest, body),
+                "",
+                "",
+                image=record,
+                builder=engine.instance if marked else "",
+            )
         )
-        return cls(engine, container)
+        try:
+            return cls(engine, await asyncio.shield(creating))
+        except asyncio.CancelledError:
+            # the port layer ends what it has begun: so do we, or nobody would know of the container
+            await finished(cls._undo(engine, creating))
+            raise
+
+    @classmethod
+    async def _undo(cls, engine: Engine, creating: asyncio.Future[str]) -> None:
+        await asyncio.wait([creating])
+        if creating.exception() is None:
+            await cls(engine, creating.result())._remove()
 
     async def close(self) -> None:
         """Remove it, to the end, whatever happens to the build meanwhile."""

@@ -150,6 +150,15 @@ def test_failures_end_with_dockers_words_and_codes(build: Docker, context: Path)
     assert "DOCKER_BUILDKIT=0" in json.loads(version.stdout)["message"]
 
 
+def test_a_volume_holds_what_was_copied_and_loses_what_a_step_writes(build: Docker, context: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nVOLUME /data\nCOPY one /data/kept\nRUN cat /data/kept && echo x > /data/lost\n"
+    )
+    assert "\none\n" in build.out("build", "--tag", "volume:1", context)
+    assert build.out("run", "--rm", "volume:1", "ls", "/data") == "kept"
+    build("rmi", "volume:1")
+
+
 def test_quiet_scratch_and_options(build: Docker, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nCOPY one /\n")
     image = build.out("build", "--quiet", context)
@@ -164,15 +173,16 @@ def test_quiet_scratch_and_options(build: Docker, context: Path) -> None:
     build("rmi", image)
 
 
-@pytest.mark.parametrize("how", ["client", "engine"])
+@pytest.mark.parametrize("how", ["client", "early", "engine"])
 def test_a_killed_build_leaves_nothing(build: Docker, vch: Vch, context: Path, how: str) -> None:
     (context / "Dockerfile").write_text("FROM busybox\nENV A=1\nRUN echo begun; sleep 600\n")
     process = build.popen("build", context, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     try:
         assert process.stdout is not None
-        while b"begun" not in (line := process.stdout.readline()):
+        seen = b"Step 3/3" if how == "early" else b"begun\n"
+        while not (line := process.stdout.readline()).startswith(seen):
             assert line, "the build ended early"
-        if how == "client":
+        if how != "engine":
             process.send_signal(signal.SIGINT)
         else:
             vch.kill("engine")
