@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.build.options import BUILDKIT
 from engine.containers.hostconfig import REFUSED
 from tests.definition.document import Operation, definition
 from tests.engine.conftest import Api
