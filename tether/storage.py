@@ -15,7 +15,7 @@ from tether.disks import DiskError, find_disk, mount_disk
 from tether.tether_pb2 import BootConfig, Mount
 from tether.uevents import Uevents
 
-__all__ = ["ROOT", "mount_all", "mount_points", "prepare", "volume_paths"]
+__all__ = ["ROOT", "foresee", "mount_all", "mount_points", "volume_paths"]
 
 _BASE = "/run/mooring"
 ROOT = f"{_BASE}/root"
@@ -32,13 +32,10 @@ def mount_points(config: BootConfig) -> list[str]:
     return [*volume_paths(config), *volumes, ROOT]
 
 
-def prepare(config: BootConfig) -> None:
-    """Before the fork: the child has let go of the file that modules are read from.
-
-    Most starts copy nothing and do not pay for the import.
-    """
+def foresee(config: BootConfig) -> None:
+    """Load what `mount_all` may need, in PID 1: a child closes the descriptor that modules come from."""
     if any(mount.copy_up for mount in config.mounts):
-        import tether.copyup  # noqa: F401
+        import tether.copyup  # noqa: F401 - most starts do not copy
 
 
 def mount_all(config: BootConfig) -> None:
@@ -168,7 +165,7 @@ def _copy_from_image(destination: str, volume: int) -> None:
     finally:
         os.close(root)
     try:
-        from tether.copyup import copy_up  # there already: `prepare`
+        from tether.copyup import copy_up  # loaded by `foresee`
 
         copy_up(source, volume)
     finally:

@@ -7,7 +7,7 @@ import pytest
 from portlayer.errors import PortLayerError
 from portlayer.execution.nfs import nfs_mount
 from portlayer.portlayer_pb2 import VolumeMount
-from tests.portlayer.world import FakeVolume
+from tests.portlayer.fakes.storage import FakeVolume
 
 
 def volume(options: str, *, read_only: bool = False) -> FakeVolume:
