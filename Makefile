@@ -38,7 +38,7 @@ kernel: setup ## Compile our own small kernel (15 CPU minutes, once); later gues
 
 # Tests of single rooms with real VMs, disks and network namespaces. They kill and confine on
 # purpose and want a quiet machine, so they have a command of their own.
-ROOMS := tests/contract tests/system/disks tests/system/network tests/system/test_tether.py tests/system/test_portlayer.py
+ROOMS := tests/contract tests/system/disks tests/system/network tests/system/test_tether.py tests/system/test_serial.py tests/system/test_portlayer.py
 
 test: guest ## Run the tests: unit, then the docker CLI against a real VCH with real VMs
 	@tools/setup.sh --test
