@@ -12,19 +12,23 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VCH ?= mooring
 GUEST := build/guest
 
-.PHONY: help run env test test-rooms unit soak check generate lock kernel guest bench clean setup stop
+.PHONY: help run env test test-lab unit soak check generate lock kernel guest lab bench clean preflight setup stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-run: guest ## Install what is needed, create a local VCH, run a container as proof
+run: preflight guest ## Install what is needed, create a local VCH, run a container as proof
 	@tools/run.sh "$(VCH)" "$(GUEST)"
 
 env: ## Print the export lines a docker client needs: eval "$(make -s env)"
 	@tools/env.sh "$(VCH)"
 
 stop: ## Stop the daemons of the local VCH; containers run on
+	@[[ -x .venv/bin/vic-machine ]] || { echo "stop: nothing is installed here yet: make run" >&2; exit 1; }
 	@.venv/bin/vic-machine stop "$(VCH)"
+
+preflight:
+	@tools/preflight.sh
 
 setup: ## Install Debian packages and the virtual environment
 	@tools/setup.sh
@@ -36,25 +40,26 @@ kernel: setup ## Compile our own small kernel (15 CPU minutes, once); later gues
 	@tools/setup.sh --kernel
 	@$(PYTHON) -m imagebuild "$(GUEST)" --compile-kernel
 
-# Tests of single rooms with real VMs, disks and network namespaces. They kill and confine on
-# purpose and want a quiet machine, so they have a command of their own.
-ROOMS := tests/contract tests/system/disks tests/system/network tests/system/test_tether.py tests/system/test_serial.py tests/system/test_portlayer.py
-
-test: guest ## Run the tests: unit, then the docker CLI against a real VCH with real VMs
+test: guest ## Run the tests: unit, then the rooms and the docker CLI with real VMs
 	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
-	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(addprefix --ignore=,$(ROOMS)) tests/system
-
-test-rooms: guest ## Run the tests of hypervisor, disks, network, tether and port layer alone
-	@tools/setup.sh --test
-	@$(PYTHON) -m pytest -q -m "system and not slow" --reruns 2 $(ROOMS)
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "system and not slow" --reruns 2 tests/contract tests/system
+	@$(MAKE) --no-print-directory test-lab
 
 unit: setup ## Run the unit tests only
-	@$(PYTHON) -m pytest -q -n 2 -m "not system and not slow" --reruns 2 tests
+	@$(PYTHON) -m pytest -q -n 2 -rR -m "not system and not slow" --reruns 2 --ignore=tests/lab tests
 
 soak: guest ## Run the long soak tests
 	@tools/setup.sh --test
 	@$(PYTHON) -m pytest -q -m slow tests
+
+lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=false …" are its options
+	@tools/setup.sh --lab
+	@"$$(tools/lab.sh)" $(LAB)
+
+test-lab: guest ## Run the tests of the vSphere lab
+	@tools/setup.sh --lab
+	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 tests/lab
 
 check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/ruff check .

@@ -75,12 +75,14 @@ class Decoder:
         self._members = 0
         self._total = 0
         self._stream = 0  # bytes fed
+        self.offset = 0  # of the stream: just behind what the last event was made of
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Member | memoryview]:
         """Take the next bytes; exhaust the iterator before the next call."""
         view = memoryview(data)
         end = len(view)
         position = 0
+        start = self._stream
         self._stream += end
         while position < end:
             if self._state == _DATA:
@@ -89,6 +91,7 @@ class Decoder:
                 if not self._left:
                     self._begin_padding()
                 if not self._skip:
+                    self.offset = start + stop
                     yield view[position:stop]
                 position = stop
             elif self._state == _PADDING:
@@ -108,6 +111,7 @@ class Decoder:
                     self._block.clear()
                     member = self._take(block)
                     if member is not None:
+                        self.offset = start + position
                         yield member
 
     def finish(self) -> None:

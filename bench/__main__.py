@@ -14,6 +14,7 @@ from bench.crowd import measure_crowd, measure_crowded_daemons
 from bench.dockerd import dockerd
 from bench.floor import measure_floor
 from bench.memory import measure_memory
+from bench.ready import measure_ready
 from bench.series import Report
 from bench.workloads import measure, publish_big_image
 from tests.system.harness import GUEST, ROOT, Vch, registry_in, temporary_host
@@ -45,6 +46,12 @@ def main() -> int:
             kernel=GUEST / "kernel",
             machine=MACHINE,
             arguments=arguments,
+            times=options.runs,
+        )
+        measure_ready(
+            report.series("mooring", "hypervisor start to tether ready"),
+            guest=GUEST,
+            memory_mib=512,  # as the floor's
             times=options.runs,
         )
         vch = Vch(host, "bench", "--insecure-registry", registry)

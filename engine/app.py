@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from engine import product, refusals
+from engine.build import routes as build_routes
 from engine.containers import (
     attach,
     changes,
+    checkpoints,
     create,
     files,
     inspect,
@@ -21,7 +23,7 @@ from engine.context import Engine
 from engine.events import routes as event_routes
 from engine.execs import routes as exec_routes
 from engine.http import LATEST, Application, Router, version_text
-from engine.images import ImageService
+from engine.images import ImageService, commit
 from engine.images import routes as image_routes
 from engine.networks import routes as network_routes
 from engine.system import diskusage, info, ping, version
@@ -31,7 +33,8 @@ __all__ = ["build_application"]
 
 HEADERS = (
     ("Api-Version", version_text(LATEST)),
-    ("Docker-Experimental", "false"),
+    ("Builder-Version", "1"),  # the classic one
+    ("Docker-Experimental", "true"),  # the docker CLI wants it before it offers checkpoints
     ("Ostype", "linux"),
     ("Server", f"{product.NAME}/{product.VERSION} (linux)"),
 )
@@ -49,6 +52,7 @@ def build_application(engine: Engine) -> Application:
         create,
         inspect,
         lifecycle,
+        checkpoints,
         removal,
         waiting,
         changes,
@@ -64,5 +68,7 @@ def build_application(engine: Engine) -> Application:
         resource.register(router, engine)
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
         image_routes.register(router, engine.images)
+        commit.register(router, engine, engine.images)
+        build_routes.register(router, engine, engine.images)
     refusals.register(router)
     return Application(router=router, headers=HEADERS)

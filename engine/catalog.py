@@ -34,3 +34,7 @@ class ImageCatalog(Protocol):
 
     async def list(self) -> list[ImageRecord]:
         """All images, tagged or not."""
+
+    async def tidy(self) -> None:
+        """Called whenever the port layer has come (back): remove what was left half done."""
+        ...

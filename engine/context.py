@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass, field
 
 from engine.catalog import ImageCatalog
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.events.hub import EventHub
 from engine.rpc import PortLayer
@@ -23,4 +25,6 @@ class Engine:
     images: ImageCatalog
     events: EventHub
     containers: ContainerIndex
+    anonymous: AnonymousVolumes
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))  # of this process: marks builds
     started_at: int = field(default_factory=time.time_ns)

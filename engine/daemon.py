@@ -10,6 +10,7 @@ import logging
 import signal
 
 from engine.app import build_application
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
 from engine.events.hub import EventHub
@@ -34,7 +35,14 @@ async def run(config: VchConfig) -> None:
     port = PortLayer(config.paths.portlayer_socket)
     events = EventHub()
     images = ImageService(config, port, events)
-    engine = Engine(config=config, port=port, images=images, events=events, containers=ContainerIndex(port))
+    engine = Engine(
+        config=config,
+        port=port,
+        images=images,
+        events=events,
+        containers=ContainerIndex(port),
+        anonymous=AnonymousVolumes(port),
+    )
     server = HttpServer(build_application(engine))
     sweeper = Sweeper(engine)
     pump = EventPump(engine, on_connected=sweeper.sweep, on_container=sweeper.on_container)

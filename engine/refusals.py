@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.build.options import BUILDKIT
 from engine.http import NotFound, Request, Response, Router, Unavailable, json_response
 
 __all__ = ["register"]
@@ -39,20 +40,14 @@ _SWARM = (
 _ABSENT = (
     ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
     ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
-    ("POST", "/build", "docker build is not supported yet"),
-    ("POST", "/build/prune", "docker builder prune: there is no builder and no build cache"),
-    ("POST", "/build/cancel", "docker build is not supported yet"),
-    ("POST", "/session", "BuildKit sessions are not supported"),
-    ("POST", "/grpc", "BuildKit is not supported"),
-    ("POST", "/commit", "docker commit is not supported yet"),
+    ("POST", "/session", BUILDKIT),
+    ("POST", "/grpc", BUILDKIT),
     ("POST", "/plugins/pull", "plugins are not supported"),
     ("GET", "/plugins/privileges", "plugins are not supported"),
     ("POST", "/plugins/create", "plugins are not supported"),
     ("GET", "/plugins/{name...}", "plugins are not supported"),
     ("POST", "/plugins/{name...}", "plugins are not supported"),
     ("DELETE", "/plugins/{name...}", "plugins are not supported"),
-    ("GET POST", "/containers/{name}/checkpoints", "checkpoints are not supported"),
-    ("DELETE", "/containers/{name}/checkpoints/{id}", "checkpoints are not supported"),
     ("POST", "/containers/{name}/copy", "docker cp through /copy ended with API 1.20: use /archive"),
     ("GET", "/debug/{rest...}", "debug endpoints are not supported"),
 )

@@ -1,4 +1,5 @@
-"""What nobody asks for but must happen: ``--rm`` containers go when they exit, old exec documents too.
+"""What nobody asks for but must happen: ``--rm`` containers go when they exit, those of dead builds and
+old exec documents too, and anonymous volumes whose container was half made or half removed.
 
 Driven by events; everything is looked at once whenever the event stream is
 (re)opened, so an exit during a restart is not forgotten.
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from engine import operation
 from engine.containers import status
@@ -31,19 +34,26 @@ class Sweeper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_container(self, event: pb.ContainerEvent) -> None:
+        if event.kind == pb.ContainerEvent.REMOVED:
+            self._start(self._engine.anonymous.settle(event.id))
         if event.kind == pb.ContainerEvent.DIED and event.handle.spec.ephemeral:
             self._start_removal(event.handle)
 
     async def sweep(self) -> None:
-        """Remove every ``--rm`` container that has run and ended."""
+        """Remove every ``--rm`` container that has run and ended, and what a killed engine left half done."""
+        self._start(self._engine.images.tidy())
         try:
+            await self._engine.anonymous.sweep()
             containers = await self._engine.containers.list()
         except PortLayerError as error:
-            logger.warning("cannot look for containers to remove: %s", error)
+            logger.warning("cannot look for what is to be removed: %s", error)
             return
         for container in containers:
             ended = status.state_name(container.state) in ("exited", "dead")
-            if container.handle.spec.ephemeral and ended and container.state.started_at:
+            builder = self._engine.containers.document(container.handle).builder
+            if builder and builder != self._engine.instance:
+                self._start_removal(container.handle)  # of a build whose engine has died
+            elif container.handle.spec.ephemeral and ended and container.state.started_at:
                 self._start_removal(container.handle)
 
     async def run_exec_sweeps(self) -> None:
@@ -65,11 +75,14 @@ class Sweeper:
             await asyncio.wait(self._tasks)
 
     def _start_removal(self, handle: pb.Handle) -> None:
-        task = asyncio.create_task(self._remove(handle))
+        self._start(self._remove(handle))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _remove(self, handle: pb.Handle) -> None:
         operation.begin()
-        logger.info("container %s (--rm) has ended: removing it", handle.id[:12])
+        logger.info("container %s is needed no more: removing it", handle.id[:12])
         await remove_quietly(self._engine, handle)

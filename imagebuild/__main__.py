@@ -57,6 +57,7 @@ def build(output: Path, kernel: Kernel, *, iso: bool) -> None:
     _say(f"kernel {kernel.release} ({kernel.origin})")
     with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as directory:
         work = Path(directory)
+        _say("freezing the tether")
         started = time.monotonic()
         frozen = freeze_tether(ROOT, work / "freeze")
         _say(f"tether frozen in {time.monotonic() - started:.1f} s")

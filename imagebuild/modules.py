@@ -23,7 +23,6 @@ BOOT: dict[str, tuple[str, ...]] = {
     "virtio_console": ("1af4",),
     "virtio_blk": ("1af4",),
     "virtio_net": ("1af4",),
-    "virtio_rng": ("1af4",),
     "virtio_scsi": ("1af4:1004", "1af4:1048"),
     "vmw_pvscsi": ("15ad:07c0",),
     "vmxnet3": ("15ad:07b0",),
@@ -36,7 +35,7 @@ BOOT: dict[str, tuple[str, ...]] = {
 
 # Loaded by the kernel itself through modprobe when a workload asks.
 ON_DEMAND = (
-    "overlay fuse isofs nfs nfsv3 nfsv4 vmw_vsock_virtio_transport vsock_loopback bridge veth tun "
+    "overlay fuse virtiofs isofs nfs nfsv3 nfsv4 vmw_vsock_virtio_transport vsock_loopback bridge veth tun "
     "dummy vxlan macvlan ipvlan br_netfilter nf_tables nft_ct nft_nat nft_masq nft_redir "
     "nft_reject_inet nft_chain_nat nft_compat nft_limit nft_log nft_fib_inet nf_conntrack_netlink "
     "ip_tables iptable_nat iptable_filter iptable_mangle iptable_raw ip6_tables ip6table_nat "

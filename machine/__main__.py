@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from machine import local
+from machine import service as boot
 from machine.diagnostics import write_bundle
 from machine.errors import MachineError, UsageProblem
 from machine.places import Places
@@ -60,6 +61,10 @@ def cli() -> None: ...
 @click.option("--bridge-network-range", default="", help="subnets of bridge networks; default: a free /16")
 @click.option("--bridge-network-width", type=int, default=24, show_default=True)
 @click.option("--dns-server", multiple=True, help="upstream DNS server; default: the host's")
+@click.option(
+    "--share-path", multiple=True, help="PATH that clients may mount into containers (docker run -v)"
+)
+@click.option("--host-access", is_flag=True, help="containers may use the host's services (host-gateway)")
 @click.option("--volume-store", multiple=True, help="PATH:LABEL; label `default` serves anonymous volumes")
 @click.option("--memory", type=int, default=0, help="limit in MiB over all running container VMs")
 @click.option("--cpu", type=int, default=0, help="limit of virtual CPUs over all running container VMs")
@@ -108,6 +113,22 @@ def stop(target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str) 
     _say({"name": name, "running": False}, as_json, f"{name} stopped")
 
 
+@cli.command(help="Start a VCH at every boot of this host, by a systemd unit; --remove ends that.")
+@common
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="do not start it at boot any more")
+def service(target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str, remove: bool) -> None:
+    places = _places(target, state_dir, run_dir)
+    config = local.find(places, name)
+    unit = boot.unit_name(name)
+    if remove:
+        boot.remove(name)
+        _say({"name": name, "unit": None}, as_json, f"{name} is not started at boot")
+        return
+    boot.install(config, places)
+    _say({"name": name, "unit": unit}, as_json, f"{name} is started at boot by {unit}")
+
+
 @cli.command(help="List all VCHs of the target.")
 @common
 def ls(target: str, state_dir: Path, run_dir: Path, as_json: bool) -> None:
@@ -137,7 +158,10 @@ def delete(
     target: str, state_dir: Path, run_dir: Path, as_json: bool, name: str, force: bool, keep_volumes: bool
 ) -> None:
     places = _places(target, state_dir, run_dir)
-    local.delete(local.find(places, name), places, force=force, keep_volumes=keep_volumes)
+    if local.is_leftover(places, name):
+        local.delete_leftover(places, name)
+    else:
+        local.delete(local.find(places, name), places, force=force, keep_volumes=keep_volumes)
     _say({"name": name, "deleted": True}, as_json, f"{name} deleted")
 
 
@@ -185,6 +209,8 @@ def _config(places: Places, name: str, options: dict[str, Any]) -> VchConfig:
         bridge_range=options["bridge_network_range"] or free_bridge_range(others, _host_routes()),
         bridge_width=options["bridge_network_width"],
         dns=tuple(_addresses("--dns-server", options["dns_server"])),
+        host_access=options["host_access"],
+        shared_paths=tuple(Path(word) for word in options["share_path"]),
         volume_stores=_volume_stores(options["volume_store"]) or {"default": root / "volumes" / "default"},
         docker_group=options["docker_group"],
         tls=_tls(options, root, others),

@@ -1,14 +1,14 @@
 """Local VCHs: made, started, stopped and removed on this host (``--target qemu:``).
 
 Create is all or nothing: the configuration file is the durable point and is
-written when everything else is in place; a create that fails or is killed
-before leaves a directory without it, which the next create of that name
-reports and delete removes.
+written when everything else is in place; a create that is killed before leaves
+a directory without it, which the next create of that name reports and delete removes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import grp
 import http.client
 import json
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import service
 from machine.certificates import generate_certificates
 from machine.errors import MachineError, NoSuchVch, ValidationFailed, VchBusy, VchExists
 from machine.places import Places
@@ -31,7 +32,17 @@ from machine.supervisor import is_running
 from machine.validate import validate
 from vch import TlsMode, VchConfig
 
-__all__ = ["client_environment", "create", "delete", "docker_get", "find", "start", "stop"]
+__all__ = [
+    "client_environment",
+    "create",
+    "delete",
+    "delete_leftover",
+    "docker_get",
+    "find",
+    "is_leftover",
+    "start",
+    "stop",
+]
 
 READY_SECONDS = 120.0  # recovery of many VMs under emulation takes its time
 PURGE_SECONDS = 300.0
@@ -43,6 +54,7 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     Raises:
         VchExists: the name is taken; nothing changed.
         ValidationFailed: the problems, all of them; nothing changed.
+        MachineError: the host refused something (a full disk, say); nothing is left.
     """
     if places.exists(config.name):
         raise VchExists(config.name)
@@ -50,6 +62,23 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     if problems:
         raise ValidationFailed(problems)
     _ensure_accounts(config)
+    try:
+        config.paths.guest.mkdir(mode=0o711, parents=True)
+    except FileExistsError:  # somebody else is just creating it
+        raise VchExists(config.name) from None
+    try:
+        config = _furnish(config, names=names, organization=organization)
+        config.save(places.config_file(config.name))
+    except BaseException as error:
+        shutil.rmtree(config.root, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise MachineError(f"cannot create {config.name}: {error}") from error
+        raise
+    start(config, places)
+
+
+def _furnish(config: VchConfig, *, names: list[str], organization: str) -> VchConfig:
+    """Everything a VCH needs on disk before its configuration; the configuration to save."""
     paths = config.paths
     for directory in (paths.vms, paths.containers, paths.layers, paths.volumes, paths.networks, paths.kv):
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -62,8 +91,7 @@ def create(config: VchConfig, places: Places, *, names: list[str], organization:
     if config.tls.port:
         lines = "".join(f"export {key}={value}\n" for key, value in client_environment(config).items())
         (config.root / f"{config.name}.env").write_text(lines)
-    config.save(places.config_file(config.name))
-    start(config, places)
+    return _with_own_guest(config)
 
 
 def start(config: VchConfig, places: Places) -> None:
@@ -136,6 +164,7 @@ def delete(config: VchConfig, places: Places, *, force: bool, keep_volumes: bool
     )
     if purge.returncode != 0:
         raise MachineError(f"the port layer could not remove everything:\n{purge.stderr[-3000:]}")
+    service.remove(config.name)
     shutil.rmtree(config.run, ignore_errors=True)
     if not keep_volumes:
         for store in config.volume_stores.values():
@@ -148,8 +177,9 @@ def delete(config: VchConfig, places: Places, *, force: bool, keep_volumes: bool
         else:
             entry.unlink()
     places.config_file(config.name).unlink()
-    if not any(config.root.iterdir()):
-        config.root.rmdir()
+    for directory in (config.root, places.state, places.run):  # the latter two with the last VCH
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def client_environment(config: VchConfig) -> dict[str, str]:
@@ -191,12 +221,33 @@ def find(places: Places, name: str) -> VchConfig:
     try:
         return places.load(name)
     except NoSuchVch:
-        root = places.root(name)
-        if root.exists():
+        if is_leftover(places, name):
             raise MachineError(
-                f"{root} is left over from a create that did not finish, no VCH: remove that directory"
+                f"{places.root(name)} is left over from a create that did not finish;"
+                f" `vic-machine delete {name}` removes it"
             ) from None
         raise
+
+
+def is_leftover(places: Places, name: str) -> bool:
+    """Whether a create of ``name`` was killed before there was a VCH. Nothing of it runs then."""
+    return places.root(name).exists() and not places.exists(name)
+
+
+def delete_leftover(places: Places, name: str) -> None:
+    shutil.rmtree(places.root(name))
+
+
+def _with_own_guest(config: VchConfig) -> VchConfig:
+    """Copy the guest into the VCH: another build changes no VCH, and QEMU's user can always reach it."""
+    copies: dict[str, Any] = {}
+    for kind in ("kernel", "initrd", "iso"):
+        source: Path | None = getattr(config.guest, kind)
+        if source is not None and source.exists():  # only profile vsphere needs the ISO
+            copies[kind] = config.paths.guest / source.name
+            shutil.copyfile(source, copies[kind])
+            copies[kind].chmod(0o644)
+    return dataclasses.replace(config, guest=dataclasses.replace(config.guest, **copies))
 
 
 def _ensure_accounts(config: VchConfig) -> None:

@@ -93,13 +93,16 @@ def _path_problems(config: VchConfig) -> Iterable[str]:
     longest = config.paths.vm_run("0" * 16) / "channel.sock"
     if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
         yield f"the run directory {config.run} is too long: {longest} exceeds {LONGEST_SOCKET_PATH} bytes"
+    for path in config.shared_paths:
+        if not path.is_absolute() or not path.is_dir():
+            yield f"--share-path {path}: an absolute path of a directory is wanted"
     for label, path in config.volume_stores.items():
         if not path.is_absolute():
             yield f"--volume-store {path}:{label}: the path must be absolute"
         elif path.exists() and not path.is_dir():
             yield f"--volume-store {path}:{label}: not a directory"
     if config.root.exists() and any(config.root.iterdir()):
-        yield f"{config.root} is not empty and holds no VCH: move it away first"
+        yield f"{config.root} is not empty and holds no VCH: `vic-machine delete {config.name}` removes it"
 
 
 def _limit_problems(config: VchConfig) -> Iterable[str]:

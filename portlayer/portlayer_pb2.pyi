@@ -51,6 +51,7 @@ from tether.tether_pb2 import OomEvent as OomEvent
 from tether.tether_pb2 import PathStat as PathStat
 from tether.tether_pb2 import Process as Process
 from tether.tether_pb2 import ProcessInfo as ProcessInfo
+from tether.tether_pb2 import RelayData as RelayData
 from tether.tether_pb2 import ResizeRequest as ResizeRequest
 from tether.tether_pb2 import Resolver as Resolver
 from tether.tether_pb2 import Resources as Resources
@@ -116,6 +117,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """names what is not supported"""
     IS_DIRECTORY_CONFLICT: _Reason.ValueType  # 25
     REMOVAL_IN_PROGRESS: _Reason.ValueType  # 26
+    NO_SUCH_CHECKPOINT: _Reason.ValueType  # 27
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
 
@@ -152,6 +154,7 @@ NOT_SUPPORTED: Reason.ValueType  # 24
 """names what is not supported"""
 IS_DIRECTORY_CONFLICT: Reason.ValueType  # 25
 REMOVAL_IN_PROGRESS: Reason.ValueType  # 26
+NO_SUCH_CHECKPOINT: Reason.ValueType  # 27
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
@@ -187,6 +190,37 @@ class VolumeMount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VolumeMount: _TypeAlias = VolumeMount  # noqa: Y015
+
+@_typing.final
+class HostMount(_message.Message):
+    """A path of the host, shared with the guest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    destination: _builtins.str
+    read_only: _builtins.bool
+    create: _builtins.bool
+    """make a directory when nothing is there (docker run -v)"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+        create: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "destination", b"destination", "path", b"path", "read_only", b"read_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostMount: _TypeAlias = HostMount  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
@@ -383,7 +417,7 @@ class LogConfig(_message.Message):
     MAX_FILES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
-    """"journal" (json-file, local), "none", "syslog" """
+    """"journal" (json-file, local), "none", "syslog" (the journal, and each line sent on)"""
     max_size: _builtins.int
     """bytes before rotation; 0 = unlimited"""
     max_files: _builtins.int
@@ -454,6 +488,8 @@ class ContainerSpec(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
+    HOST_MOUNTS_FIELD_NUMBER: _builtins.int
+    ENGINE_SOCKETS_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """unique in the VCH"""
@@ -504,6 +540,12 @@ class ContainerSpec(_message.Message):
     def restart(self) -> Global___RestartPolicy: ...
     @_builtins.property
     def log(self) -> Global___LogConfig: ...
+    @_builtins.property
+    def host_mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostMount]: ...
+    @_builtins.property
+    def engine_sockets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where the container sees the engine's API"""
+
     def __init__(
         self,
         *,
@@ -532,11 +574,13 @@ class ContainerSpec(_message.Message):
         log: Global___LogConfig | None = ...,
         stop_signal: _builtins.int = ...,
         stop_timeout: _builtins.int = ...,
+        host_mounts: _abc.Iterable[Global___HostMount] | None = ...,
+        engine_sockets: _abc.Iterable[_builtins.str] | None = ...,
         ephemeral: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "log", b"log", "process", b"process", "resolver", b"resolver", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "engine_sockets", b"engine_sockets", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "host_mounts", b"host_mounts", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -980,6 +1024,51 @@ class ContainerStatsRequest(_message.Message):
 Global___ContainerStatsRequest: _TypeAlias = ContainerStatsRequest  # noqa: Y015
 
 @_typing.final
+class CheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LEAVE_RUNNING_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    name: _builtins.str
+    leave_running: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        leave_running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "leave_running", b"leave_running", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointRequest: _TypeAlias = CheckpointRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointList: _TypeAlias = CheckpointList  # noqa: Y015
+
+@_typing.final
 class ContainerSizeReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1057,6 +1146,28 @@ class DiffReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiffReply: _TypeAlias = DiffReply  # noqa: Y015
+
+@_typing.final
+class ExportChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    pause: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        pause: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChangesRequest: _TypeAlias = ExportChangesRequest  # noqa: Y015
 
 @_typing.final
 class AttachOpen(_message.Message):
@@ -1536,6 +1647,7 @@ class Layer(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     EMPTY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_SIZE_FIELD_NUMBER: _builtins.int
     chain_id: _builtins.str
     parent: _builtins.str
     diff_id: _builtins.str
@@ -1545,6 +1657,8 @@ class Layer(_message.Message):
     path: _builtins.str
     empty: _builtins.bool
     """shares its parent's disk"""
+    archive_size: _builtins.int
+    """bytes that Export gives"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -1558,10 +1672,11 @@ class Layer(_message.Message):
         path: _builtins.str = ...,
         empty: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        archive_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "diff_id", b"diff_id", "disk_bytes", b"disk_bytes", "empty", b"empty", "labels", b"labels", "parent", b"parent", "path", b"path", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_size", b"archive_size", "chain_id", b"chain_id", "diff_id", b"diff_id", "disk_bytes", b"disk_bytes", "empty", b"empty", "labels", b"labels", "parent", b"parent", "path", b"path", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

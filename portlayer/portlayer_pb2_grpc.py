@@ -125,6 +125,31 @@ class ContainersStub:
                 request_serializer=portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
                 response_deserializer=portlayer_dot_portlayer__pb2.DiffReply.FromString,
                 _registered_method=True)
+        self.ExportChanges = channel.unary_stream(
+                '/mooring.portlayer.v1.Containers/ExportChanges',
+                request_serializer=portlayer_dot_portlayer__pb2.ExportChangesRequest.SerializeToString,
+                response_deserializer=portlayer_dot_portlayer__pb2.CopyOutChunk.FromString,
+                _registered_method=True)
+        self.Checkpoint = channel.unary_unary(
+                '/mooring.portlayer.v1.Containers/Checkpoint',
+                request_serializer=portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=tether_dot_tether__pb2.Empty.FromString,
+                _registered_method=True)
+        self.Checkpoints = channel.unary_unary(
+                '/mooring.portlayer.v1.Containers/Checkpoints',
+                request_serializer=portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
+                response_deserializer=portlayer_dot_portlayer__pb2.CheckpointList.FromString,
+                _registered_method=True)
+        self.RemoveCheckpoint = channel.unary_unary(
+                '/mooring.portlayer.v1.Containers/RemoveCheckpoint',
+                request_serializer=portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=tether_dot_tether__pb2.Empty.FromString,
+                _registered_method=True)
+        self.StartFromCheckpoint = channel.unary_unary(
+                '/mooring.portlayer.v1.Containers/StartFromCheckpoint',
+                request_serializer=portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=portlayer_dot_portlayer__pb2.ContainerState.FromString,
+                _registered_method=True)
         self.Diagnostics = channel.unary_unary(
                 '/mooring.portlayer.v1.Containers/Diagnostics',
                 request_serializer=portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
@@ -245,6 +270,38 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportChanges(self, request, context):
+        """the same as a layer's archive
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Checkpoint(self, request, context):
+        """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Checkpoints(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartFromCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Diagnostics(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -343,6 +400,31 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.Diff,
                     request_deserializer=portlayer_dot_portlayer__pb2.ContainerRef.FromString,
                     response_serializer=portlayer_dot_portlayer__pb2.DiffReply.SerializeToString,
+            ),
+            'ExportChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportChanges,
+                    request_deserializer=portlayer_dot_portlayer__pb2.ExportChangesRequest.FromString,
+                    response_serializer=portlayer_dot_portlayer__pb2.CopyOutChunk.SerializeToString,
+            ),
+            'Checkpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Checkpoint,
+                    request_deserializer=portlayer_dot_portlayer__pb2.CheckpointRequest.FromString,
+                    response_serializer=tether_dot_tether__pb2.Empty.SerializeToString,
+            ),
+            'Checkpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.Checkpoints,
+                    request_deserializer=portlayer_dot_portlayer__pb2.ContainerRef.FromString,
+                    response_serializer=portlayer_dot_portlayer__pb2.CheckpointList.SerializeToString,
+            ),
+            'RemoveCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveCheckpoint,
+                    request_deserializer=portlayer_dot_portlayer__pb2.CheckpointRequest.FromString,
+                    response_serializer=tether_dot_tether__pb2.Empty.SerializeToString,
+            ),
+            'StartFromCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartFromCheckpoint,
+                    request_deserializer=portlayer_dot_portlayer__pb2.CheckpointRequest.FromString,
+                    response_serializer=portlayer_dot_portlayer__pb2.ContainerState.SerializeToString,
             ),
             'Diagnostics': grpc.unary_unary_rpc_method_handler(
                     servicer.Diagnostics,
@@ -847,6 +929,141 @@ class Containers:
             _registered_method=True)
 
     @staticmethod
+    def ExportChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/ExportChanges',
+            portlayer_dot_portlayer__pb2.ExportChangesRequest.SerializeToString,
+            portlayer_dot_portlayer__pb2.CopyOutChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/Checkpoint',
+            portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
+            tether_dot_tether__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/Checkpoints',
+            portlayer_dot_portlayer__pb2.ContainerRef.SerializeToString,
+            portlayer_dot_portlayer__pb2.CheckpointList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/RemoveCheckpoint',
+            portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
+            tether_dot_tether__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartFromCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.portlayer.v1.Containers/StartFromCheckpoint',
+            portlayer_dot_portlayer__pb2.CheckpointRequest.SerializeToString,
+            portlayer_dot_portlayer__pb2.ContainerState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Diagnostics(request,
             target,
             options=(),
@@ -1312,7 +1529,7 @@ class LayersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """the layer's own tar (diff against its parent)
+        """the archive it was put with, byte for byte
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

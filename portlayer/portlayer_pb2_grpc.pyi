@@ -49,6 +49,7 @@ from tether.tether_pb2 import OomEvent as OomEvent
 from tether.tether_pb2 import PathStat as PathStat
 from tether.tether_pb2 import Process as Process
 from tether.tether_pb2 import ProcessInfo as ProcessInfo
+from tether.tether_pb2 import RelayData as RelayData
 from tether.tether_pb2 import ResizeRequest as ResizeRequest
 from tether.tether_pb2 import Resolver as Resolver
 from tether.tether_pb2 import Resources as Resources
@@ -109,6 +110,13 @@ class ContainersStub:
     WatchStats: _grpc.UnaryStreamMultiCallable[_portlayer_pb2.ContainerStatsRequest, _tether_pb2.Stats]
     Size: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.ContainerSizeReply]
     Diff: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.DiffReply]
+    ExportChanges: _grpc.UnaryStreamMultiCallable[_portlayer_pb2.ExportChangesRequest, _portlayer_pb2.CopyOutChunk]
+    """the same as a layer's archive"""
+    Checkpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]
+    """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+    Checkpoints: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.CheckpointList]
+    RemoveCheckpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]
+    StartFromCheckpoint: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _portlayer_pb2.ContainerState]
     Diagnostics: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _tether_pb2.DiagnosticsReply]
 
 @_typing.type_check_only
@@ -134,6 +142,13 @@ class ContainersAsyncStub(ContainersStub):
     WatchStats: _aio.UnaryStreamMultiCallable[_portlayer_pb2.ContainerStatsRequest, _tether_pb2.Stats]  # type: ignore[assignment]
     Size: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.ContainerSizeReply]  # type: ignore[assignment]
     Diff: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.DiffReply]  # type: ignore[assignment]
+    ExportChanges: _aio.UnaryStreamMultiCallable[_portlayer_pb2.ExportChangesRequest, _portlayer_pb2.CopyOutChunk]  # type: ignore[assignment]
+    """the same as a layer's archive"""
+    Checkpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]  # type: ignore[assignment]
+    """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+    Checkpoints: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _portlayer_pb2.CheckpointList]  # type: ignore[assignment]
+    RemoveCheckpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _tether_pb2.Empty]  # type: ignore[assignment]
+    StartFromCheckpoint: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.CheckpointRequest, _portlayer_pb2.ContainerState]  # type: ignore[assignment]
     Diagnostics: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.ContainerRef, _tether_pb2.DiagnosticsReply]  # type: ignore[assignment]
 
 class ContainersServicer(metaclass=_abc_1.ABCMeta):
@@ -266,6 +281,43 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_portlayer_pb2.DiffReply, _abc.Awaitable[_portlayer_pb2.DiffReply]]: ...
 
     @_abc_1.abstractmethod
+    def ExportChanges(
+        self,
+        request: _portlayer_pb2.ExportChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_portlayer_pb2.CopyOutChunk], _abc.AsyncIterator[_portlayer_pb2.CopyOutChunk]]:
+        """the same as a layer's archive"""
+
+    @_abc_1.abstractmethod
+    def Checkpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tether_pb2.Empty, _abc.Awaitable[_tether_pb2.Empty]]:
+        """A running container's memory, devices and own disk, to go on from later: NAME_IN_USE, NO_SUCH_CHECKPOINT."""
+
+    @_abc_1.abstractmethod
+    def Checkpoints(
+        self,
+        request: _portlayer_pb2.ContainerRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_portlayer_pb2.CheckpointList, _abc.Awaitable[_portlayer_pb2.CheckpointList]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveCheckpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tether_pb2.Empty, _abc.Awaitable[_tether_pb2.Empty]]: ...
+
+    @_abc_1.abstractmethod
+    def StartFromCheckpoint(
+        self,
+        request: _portlayer_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_portlayer_pb2.ContainerState, _abc.Awaitable[_portlayer_pb2.ContainerState]]: ...
+
+    @_abc_1.abstractmethod
     def Diagnostics(
         self,
         request: _portlayer_pb2.ContainerRef,
@@ -370,7 +422,7 @@ class LayersStub:
     Remove: _grpc.UnaryUnaryMultiCallable[_portlayer_pb2.LayerRef, _tether_pb2.Empty]
     """LAYER_IN_USE when a child or a container stands on it"""
     Export: _grpc.UnaryStreamMultiCallable[_portlayer_pb2.LayerRef, _portlayer_pb2.CopyOutChunk]
-    """the layer's own tar (diff against its parent)"""
+    """the archive it was put with, byte for byte"""
 
 @_typing.type_check_only
 class LayersAsyncStub(LayersStub):
@@ -381,7 +433,7 @@ class LayersAsyncStub(LayersStub):
     Remove: _aio.UnaryUnaryMultiCallable[_portlayer_pb2.LayerRef, _tether_pb2.Empty]  # type: ignore[assignment]
     """LAYER_IN_USE when a child or a container stands on it"""
     Export: _aio.UnaryStreamMultiCallable[_portlayer_pb2.LayerRef, _portlayer_pb2.CopyOutChunk]  # type: ignore[assignment]
-    """the layer's own tar (diff against its parent)"""
+    """the archive it was put with, byte for byte"""
 
 class LayersServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -419,7 +471,7 @@ class LayersServicer(metaclass=_abc_1.ABCMeta):
         request: _portlayer_pb2.LayerRef,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_portlayer_pb2.CopyOutChunk], _abc.AsyncIterator[_portlayer_pb2.CopyOutChunk]]:
-        """the layer's own tar (diff against its parent)"""
+        """the archive it was put with, byte for byte"""
 
 def add_LayersServicer_to_server(servicer: LayersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

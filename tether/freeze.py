@@ -88,8 +88,8 @@ def _freeze_all(mount_points: list[str]) -> None:
         try:
             _ioctl(path, linux.FIFREEZE)
         except OSError as error:
-            # Frozen already, or a read-only file system, which is still by nature.
-            if error.errno not in (errno.EBUSY, errno.EROFS):
+            # Frozen already; read-only, which is still by nature; or the host's, which is not ours to hold.
+            if error.errno not in (errno.EBUSY, errno.EROFS, errno.EOPNOTSUPP):
                 raise Failure(f"freeze {path}: {os.strerror(error.errno or errno.EIO)}") from error
 
 

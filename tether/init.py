@@ -6,6 +6,7 @@ console and in the journal, and ends in a power-off.
 
 from __future__ import annotations
 
+import gc
 import time
 
 from tether import boot
@@ -53,5 +54,8 @@ def _run(log: Log) -> None:
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     service.ready(boot_ns=now, import_ns=imported)
     log.say("tether ready")
+    # What there is now stays for good: the collector need not look at it again.
+    gc.freeze()
+    gc.enable()
     loop.soon(vm.begin)
     loop.run()

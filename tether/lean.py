@@ -1,39 +1,36 @@
 """Make imports cheap before there are any. Import this first, and only in the frozen program.
 
-Two parts of the world cost PID 1 a third of a second under TCG and give it
-nothing, so empty or small modules stand in for them:
+Parts of the world that cost PID 1 half a second under TCG and give it nothing:
+empty or small modules stand in for them.
 
-* protobuf's pure-Python twin, text format and well-known types (with ``re``,
-  ``datetime``, ``locale`` and ``pickle`` behind them), which the generated
-  module drags in; the C core uses none of it for our messages;
-* ``typing``, of which running code needs NamedTuple only; that one compiles a
-  constructor for every class, ours makes a plain tuple.
+* protobuf's Python half, which the generated module drags in to build its
+  classes and, once built, never uses: the C core makes each class by itself when
+  it is first asked for (and with it go threading, warnings, datetime, locale…);
+* ``enum``, ``typing``, ``contextlib``, ``collections``: of each we use one or two
+  names, and their own classes are slow to make;
+* ``signal``, which turns the C module's constants into enumerations.
 
-Whoever did need what is not here would get an AttributeError in a system test.
+Whoever did need what is not here gets an AttributeError in a system test.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from _collections import _tuplegetter  # type: ignore[import-not-found]  # what collections.namedtuple uses
-from types import ModuleType
+from _collections import (  # type: ignore[import-not-found]  # what collections takes them from
+    _tuplegetter,
+    deque,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
     from typing import Any, Self
 
 __all__ = ["BEGAN", "install"]
 
 BEGAN = time.clock_gettime_ns(time.CLOCK_BOOTTIME)  # when our first line ran
-
-_UNUSED = (
-    "google.protobuf.descriptor_database",
-    "google.protobuf.internal.python_message",
-    "google.protobuf.internal.well_known_types",
-    "google.protobuf.text_encoding",
-)
 
 
 class _RecordType(type):
@@ -78,14 +75,90 @@ class Record(tuple[object, ...], metaclass=_RecordType):
         return f"{type(self).__name__}({words})"
 
 
+class _EnumType(type):
+    """Makes the constants of a class its instances; aliases, flags and the functional form are not there."""
+
+    _members: dict[object, Any]
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _EnumType:
+        values = {
+            key: value
+            for key, value in namespace.items()
+            if key[0] != "_" and not hasattr(type(value), "__get__")
+        }
+        made = super().__new__(cls, name, bases, {k: v for k, v in namespace.items() if k not in values})
+        made._members = {}
+        for key, value in values.items():
+            member = int.__new__(made, value) if issubclass(made, int) else object.__new__(made)
+            member.__dict__.update(name=key, value=value)
+            made._members[value] = member
+            setattr(made, key, member)
+        return made
+
+    def __call__(cls, value: object) -> Any:
+        try:
+            return cls._members[value]
+        except KeyError:
+            raise ValueError(f"{value!r} is not a valid {cls.__name__}") from None
+
+    def __iter__(cls) -> Iterator[Any]:
+        return iter(cls._members.values())
+
+
+class Enum(metaclass=_EnumType):
+    """The part of enum.Enum that we use."""
+
+    name: str
+    value: Any
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
+
+
+class IntEnum(int, Enum):
+    """The part of enum.IntEnum that we use."""
+
+
+class suppress:  # noqa: N801 - contextlib's name
+    """contextlib.suppress."""
+
+    def __init__(self, *exceptions: type[BaseException]) -> None:
+        self._exceptions = exceptions
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self._exceptions)
+
+
+def _build_lazily(file: Any, module_name: str, module: dict[str, Any]) -> None:
+    """In place of protobuf's builder: a message's class is made when it is first taken from its module."""
+    from google._upb._message import MessageMeta
+    from google.protobuf.message import Message
+
+    def get(name: str) -> Any:
+        try:
+            descriptor = file.message_types_by_name[name]
+        except KeyError:
+            raise AttributeError(name) from None
+        content = {"DESCRIPTOR": descriptor, "__module__": module_name}
+        module[name] = made = MessageMeta(name, (Message,), content)
+        return made
+
+    module["__getattr__"] = get
+
+
 def install() -> None:
     """Put the stand-ins where imports find them; real modules that are there already stay."""
-    for name in _UNUSED:
-        module = ModuleType(name)
-        module.__dict__["WKTBASES"] = {}  # the one name that the C core looks up
-        sys.modules.setdefault(name, module)
-    typing = ModuleType("typing")
-    typing.__dict__.update(
+    import _collections_abc
+
+    # the C core makes one named tuple, for fields that no message of ours declares
+    _stand_in("collections", deque=deque, abc=_collections_abc, namedtuple=lambda *_: tuple)
+    sys.modules.setdefault("collections.abc", _collections_abc)
+    _stand_in("contextlib", suppress=suppress)
+    _stand_in("enum", Enum=Enum, IntEnum=IntEnum)
+    _stand_in(
+        "typing",
         Any=object,
         NamedTuple=Record,
         NoReturn=None,
@@ -95,4 +168,36 @@ def install() -> None:
         TypeAlias=None,
         TypeVar=lambda name, **_: name,
     )
-    sys.modules.setdefault("typing", typing)
+    import _signal  # type: ignore[import-not-found]
+
+    sys.modules.setdefault("signal", _signal)
+    _install_protobuf()
+
+
+def _install_protobuf() -> None:
+    _stand_in("google.protobuf.internal.well_known_types", WKTBASES={})
+    _stand_in("google.protobuf.descriptor", _USE_C_DESCRIPTORS=True)
+    _stand_in("google.protobuf.symbol_database", Default=lambda: None)
+    _stand_in(
+        "google.protobuf.runtime_version",
+        Domain=_stand_in("google.protobuf.runtime_version.Domain", PUBLIC=0),
+        ValidateProtobufRuntimeVersion=lambda *_: None,  # frozen together
+    )
+    _stand_in(
+        "google.protobuf.internal.builder",
+        BuildMessageAndEnumDescriptors=lambda *_: None,
+        BuildTopDescriptorsAndMessages=_build_lazily,
+    )
+
+    def pool() -> Any:
+        from google._upb import _message
+
+        return _message.default_pool
+
+    _stand_in("google.protobuf.descriptor_pool", Default=pool)
+
+
+def _stand_in(name: str, **content: object) -> ModuleType:
+    module = type(sys)(name)
+    module.__dict__.update(content)
+    return sys.modules.setdefault(name, module)

@@ -43,14 +43,40 @@ def mount_all(config: BootConfig) -> None:
     try:
         mount_disk(find_disk(config.root, uevents), ROOT, uevents, read_only=False)
         for number, mount in enumerate(config.mounts):
-            _mount_volume(number, mount, uevents)
+            if mount.share and not mount.volume:
+                _mount_share(number, mount)
+            else:
+                _mount_volume(number, mount, uevents)
     finally:
         uevents.close()
 
 
+def _mount_share(number: int, mount: Mount) -> None:
+    """A path of the host. A file is shared in a directory of its own; its name there is the subpath."""
+    target, place = f"{_BASE}/volume/{number}", f"{_BASE}/content/{number}"
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    linux.mount(mount.share, target, "virtiofs", linux.MS_RDONLY if mount.read_only else 0)
+    source = target
+    if mount.subpath:
+        source = f"{target}/{mount.subpath}"
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    else:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    tree = linux.open_tree(source)
+    try:
+        linux.move_mount(tree, place)
+    finally:
+        os.close(tree)
+
+
 def _mount_volume(number: int, mount: Mount, uevents: Uevents) -> None:
     target = f"{_BASE}/volume/{number}"
-    mount_disk(find_disk(mount.disk, uevents), target, uevents, read_only=mount.read_only)
+    if mount.share:
+        os.makedirs(target, mode=0o700, exist_ok=True)
+        linux.mount(mount.share, target, "virtiofs", linux.MS_RDONLY if mount.read_only else 0)
+    else:
+        mount_disk(find_disk(mount.disk, uevents), target, uevents, read_only=mount.read_only)
     volume = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if mount.copy_up and not mount.read_only and not mount.subpath:

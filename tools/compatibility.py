@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from engine.app import build_application
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.hostconfig import REFUSED, HostConfig
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
@@ -52,6 +53,7 @@ def page() -> str:
         images=ImageService(config, port, events),
         events=events,
         containers=ContainerIndex(port),
+        anonymous=AnonymousVolumes(port),
     )
     rows: dict[tuple[str, str], tuple[str, str]] = {}
     for route in build_application(engine).router.routes:

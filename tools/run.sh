@@ -11,10 +11,7 @@ if .venv/bin/vic-machine inspect "$vch" --json >/dev/null 2>&1; then
   .venv/bin/vic-machine start "$vch" >/dev/null
 else
   say "creating VCH $vch (the first time a probe VM finds the accelerator: up to half a minute)"
-  mkdir -p "/var/lib/mooring-guest"
-  # The VCH boots from a copy of its own: building a new guest must not change running hosts.
-  cp "$guest"/{kernel,initrd,bootstrap.iso,kernel-release} /var/lib/mooring-guest/
-  .venv/bin/vic-machine create --name "$vch" --guest /var/lib/mooring-guest >/dev/null
+  .venv/bin/vic-machine create --name "$vch" --guest "$guest" >/dev/null
 fi
 socket="$(.venv/bin/vic-machine inspect "$vch" --json | .venv/bin/python -c 'import json,sys; print(json.load(sys.stdin)["docker_socket"])')"
 export DOCKER_HOST="unix://$socket"
@@ -25,11 +22,14 @@ if ! docker image inspect busybox >/dev/null 2>&1; then
 fi
 say "docker run --rm busybox uname -a"
 docker run --rm busybox uname -a
+again="" && [[ $vch == mooring ]] || again=" VCH=$vch"
 cat <<END
 
 VCH $vch is up. Use it:
   docker context create $vch --docker host=$DOCKER_HOST
   docker --context $vch run --rm busybox uname -a
 or, in this shell:
-  eval "\$(make -s env)"
+  eval "\$(make -s env$again)"
+Start it at every boot:
+  .venv/bin/vic-machine service $vch
 END

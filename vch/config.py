@@ -88,6 +88,8 @@ class VchConfig:
     bridge_range_v6: str = ""  # "" = an fd00::/8 range derived from `id`
     dns: tuple[str, ...] = ()  # upstream servers; empty = the host's resolv.conf
     volume_stores: dict[str, Path] = field(default_factory=dict)  # label -> directory
+    shared_paths: tuple[Path, ...] = ()  # host paths at or below these may be mounted into containers
+    host_access: bool = False  # containers may use the host's services, by their gateway's address
     docker_group: str = "docker"
     tls: Tls = field(default_factory=Tls)
     defaults: Defaults = field(default_factory=Defaults)
@@ -166,6 +168,11 @@ class VchPaths:
     def spool(self) -> Path:
         """The engine's unnamed temporary files; always empty to look at."""
         return self.root / "spool"
+
+    @property
+    def guest(self) -> Path:
+        """What the VCH's container VMs boot from."""
+        return self.root / "guest"
 
     @property
     def tls(self) -> Path:

@@ -12,7 +12,7 @@ from engine.containers.create import name_taken
 from engine.containers.hostconfig import HostConfig, refuse_fields
 from engine.containers.lifecycle import event_attributes
 from engine.context import Engine
-from engine.http import BadRequest, Request, Response, Router, empty, json_response
+from engine.http import BadRequest, Conflict, Request, Response, Router, empty, json_response
 from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 
@@ -67,12 +67,15 @@ def register(router: Router, engine: Engine) -> None:
         container = await engine.containers.find(request.match["name"])
         spec = container.handle.spec
         current = resources.overlay(engine.containers.document(container.handle).full_host(), spec)
-        merged = resources.merge_update(current, wanted)
+        try:
+            merged = resources.merge_update(current, wanted)
+            if merged.AutoRemove and merged.RestartPolicy.Name not in ("", "no"):
+                raise Conflict(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                )
+        except Conflict as error:
+            raise Conflict(f"Cannot update container {container.handle.id}: {error.message}") from error
         resources.validate(merged)
-        if merged.AutoRemove and merged.RestartPolicy.Name not in ("", "no"):
-            raise BadRequest(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container"
-            )
         await engine.port.call(
             engine.port.containers.Update,
             pb.UpdateContainerRequest(

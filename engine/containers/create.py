@@ -1,14 +1,13 @@
 """``POST /containers/create``.
 
 Everything is checked before anything is made. Then volumes are made, then the
-container is committed, which is the durable point. When the commit fails, the
-anonymous volumes made for it are removed; when we are killed in between, they
-stay as unused anonymous volumes, which ``docker volume prune`` removes.
+container is committed, which is the durable point. When the commit fails, or we
+are killed before it, the anonymous volumes made for the container are removed
+(:mod:`engine.containers.anonymous`).
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.catalog import ImageRecord
-from engine.containers import mounts, names, networking, translation
+from engine.containers import logtag, mounts, names, networking, translation
 from engine.containers.config import CreateRequest
 from engine.containers.document import Document
 from engine.containers.hostconfig import HostConfig
@@ -37,9 +36,7 @@ from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
 
-__all__ = ["register"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["create_container", "register"]
 
 NAME_ATTEMPTS = 6
 _PLATFORM = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+(/[a-z0-9_]+)?)?")
@@ -52,7 +49,7 @@ def register(router: Router, engine: Engine) -> None:
             raise BadRequest("config cannot be empty in order to create a container")
         wanted = validated(CreateRequest, body)
         name = request.query.text("name")
-        container = await _create(
+        container = await create_container(
             engine, wanted, names.checked(name) if name else "", request.query.text("platform")
         )
         return json_response({"Id": container, "Warnings": []}, 201)
@@ -60,11 +57,21 @@ def register(router: Router, engine: Engine) -> None:
     router.add("POST", "/containers/create", create)
 
 
-async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: str) -> str:
+async def create_container(
+    engine: Engine,
+    wanted: CreateRequest,
+    name: str,
+    platform: str,
+    *,
+    image: ImageRecord | None = None,
+    builder: str = "",
+) -> str:
+    """The new container's ID. ``image``: what it is made from, when the caller knows already."""
     host = wanted.HostConfig.model_copy(deep=True)
     if not wanted.Image:
         raise BadRequest("invalid reference format")
-    image = await engine.images.resolve(wanted.Image)
+    if image is None:
+        image = await engine.images.resolve(wanted.Image)
     check_platform(wanted.Image, image, platform)
     config = merge(wanted.config(), image.config)
     translation.check(config, host)
@@ -92,10 +99,20 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
         hosts=networking.extra_hosts(host, networks, endpoints[0].network if endpoints else ""),
         resolver=networking.resolver(host),
     )
+    if tag := spec.log.options.get("tag"):
+        spec.log.options["tag"] = logtag.expand(
+            tag,
+            container=container,
+            image=wanted.Image,
+            image_id=image.id,
+            command=" ".join(spec.process.argv),
+        )
     host.NetworkMode = "none" if config.NetworkDisabled else networking.mode_of(host)
-    made: list[str] = []
-    try:
-        shown = [await _realise(engine, item, spec, made) for item in plan.volumes]
+    # An anonymous volume has its name before it is there: whoever finds it without us knows whose it was.
+    volumes = [(item, item.volume or secrets.token_hex(32)) for item in plan.volumes]
+    anonymous = [name for item, name in volumes if not item.volume and not item.host_path]
+    async with engine.anonymous.of(container, anonymous):
+        shown = [await _realise(engine, item, volume, spec) for item, volume in volumes]
         document = Document(
             image=wanted.Image,
             image_id=image.id,
@@ -103,12 +120,10 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
             config=config.kept(),
             host=_kept_host(host),
             mounts=shown,
+            builder=builder,
         )
         spec.metadata = document.encode()
         await _commit(engine, container, spec)
-    except BaseException:
-        await _unmake(engine, made)
-        raise
     return container
 
 
@@ -163,22 +178,47 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
             )
             for mount in lender.spec.mounts
         ]
+        result += [
+            mounts.MountPlan(
+                destination=mount.destination,
+                host_path=mount.path,
+                create_path=mount.create,
+                read_only=mount.read_only if read_only is None else read_only,
+            )
+            for mount in lender.spec.host_mounts
+        ]
+        result += [
+            mounts.MountPlan(destination=place, host_path=mounts.ENGINE_SOCKETS[0], engine_socket=True)
+            for place in lender.spec.engine_sockets
+        ]
     return result
 
 
 async def _realise(
-    engine: Engine, item: mounts.MountPlan, spec: pb.ContainerSpec, made: list[str]
+    engine: Engine, item: mounts.MountPlan, name: str, spec: pb.ContainerSpec
 ) -> dict[str, Any]:
-    """Make sure the volume is there, add the mount to ``spec``, and return how inspect shows it."""
+    """Make sure the volume ``name`` is there, add the mount to ``spec``, and return how inspect shows it."""
+    if item.engine_socket:
+        spec.engine_sockets.append(item.destination)
+        return mounts.shown(item)
+    if item.host_path:
+        spec.host_mounts.append(
+            pb.HostMount(
+                path=item.host_path,
+                destination=item.destination,
+                read_only=item.read_only,
+                create=item.create_path,
+            )
+        )
+        return mounts.shown(item)
     volume: pb.Volume | None = None
     if item.volume:
         try:
-            volume = await engine.port.call(engine.port.volumes.Get, pb.VolumeRef(name=item.volume))
+            volume = await engine.port.call(engine.port.volumes.Get, pb.VolumeRef(name=name))
         except PortLayerError as error:
             if error.reason != pb.NO_SUCH_VOLUME:
                 raise
     if volume is None:
-        name = item.volume or secrets.token_hex(32)
         volume = await engine.port.call(
             engine.port.volumes.Create,
             pb.Volume(
@@ -190,8 +230,6 @@ async def _realise(
                 created_at=time.time_ns(),
             ),
         )
-        if not item.volume:
-            made.append(name)
     spec.mounts.append(
         pb.VolumeMount(
             volume=volume.name,
@@ -211,16 +249,6 @@ async def name_taken(engine: Engine, name: str) -> Conflict:
     except NotFound:  # gone again meanwhile
         owner = pb.Handle()
     return name_conflict(name, owner.id)
-
-
-async def _unmake(engine: Engine, volumes: Sequence[str]) -> None:
-    for name in volumes:
-        try:
-            await engine.port.call(
-                engine.port.volumes.Remove, pb.RemoveVolumeRequest(name=name), patience=1.0
-            )
-        except PortLayerError as error:
-            logger.warning("anonymous volume %s of a container that was not made stays: %s", name, error)
 
 
 async def _commit(engine: Engine, container: str, spec: pb.ContainerSpec) -> None:

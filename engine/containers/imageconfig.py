@@ -8,11 +8,22 @@ from typing import Any
 from engine.containers.config import Config, HealthSpec
 from engine.http import BadRequest, InternalError
 
-__all__ = ["merge"]
+__all__ = ["merge", "overlay"]
 
 
 def merge(user: Config, image: Mapping[str, Any]) -> Config:
-    """The container's configuration. Raises BadRequest when there is nothing to run.
+    """The container's configuration. Raises BadRequest when there is nothing to run."""
+    merged = overlay(user, image)
+    if merged.Entrypoint == [""]:  # --entrypoint "" resets the image's
+        merged.Entrypoint = None
+    merged.OnBuild = None
+    if not (merged.Entrypoint or []) + (merged.Cmd or []):
+        raise BadRequest("no command specified")
+    return merged
+
+
+def overlay(user: Config, image: Mapping[str, Any]) -> Config:
+    """What ``user`` says, and what ``image`` says where ``user`` is silent.
 
     An image's configuration is foreign data: a field of a wrong type counts as
     a broken image, not as our bug.
@@ -38,12 +49,7 @@ def merge(user: Config, image: Mapping[str, Any]) -> Config:
             merged.Cmd = base.Cmd
         if merged.Entrypoint is None:
             merged.Entrypoint = base.Entrypoint
-    if merged.Entrypoint == [""]:  # --entrypoint "" resets the image's
-        merged.Entrypoint = None
     merged.Healthcheck = _merge_health(merged.Healthcheck, base.Healthcheck)
-    merged.OnBuild = None
-    if not (merged.Entrypoint or []) + (merged.Cmd or []):
-        raise BadRequest("no command specified")
     return merged
 
 

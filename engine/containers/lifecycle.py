@@ -10,12 +10,12 @@ from engine.context import Engine
 from engine.http import (
     BadRequest,
     Conflict,
+    Forbidden,
     InternalError,
     NotModified,
     Request,
     Response,
     Router,
-    Unsupported,
     empty,
 )
 from engine.rpc import PortLayerError
@@ -28,15 +28,17 @@ MAX_SECONDS = (1 << 31) - 1
 
 def register(router: Router, engine: Engine) -> None:
     async def start(request: Request) -> Response:
-        if request.query.text("checkpoint") or request.query.text("checkpoint-dir"):
-            raise Unsupported("checkpoints are not supported")
+        checkpoint = request.query.text("checkpoint")
+        if request.query.text("checkpoint-dir"):
+            raise Forbidden("custom checkpointdir is not supported")
         parse_detach_keys(request.query.text("detachKeys"))
         if (await request.body()).strip() not in (b"", b"null", b"{}"):
             raise BadRequest(
                 "starting container with non-empty request body was deprecated since API v1.22 "
                 "and removed in v1.24"
             )
-        await start_container(engine, await engine.containers.find(request.match["name"]))
+        container = await engine.containers.find(request.match["name"])
+        await start_container(engine, container, checkpoint=checkpoint)
         return empty()
 
     async def stop(request: Request) -> Response:
@@ -117,7 +119,7 @@ def register(router: Router, engine: Engine) -> None:
     router.add("POST", "/containers/{name}/resize", resize)
 
 
-async def start_container(engine: Engine, container: pb.Container) -> None:
+async def start_container(engine: Engine, container: pb.Container, *, checkpoint: str = "") -> None:
     name = status.state_name(container.state)
     if name == "paused":
         raise Conflict("cannot start a paused container, try unpause instead")
@@ -126,10 +128,18 @@ async def start_container(engine: Engine, container: pb.Container) -> None:
     if name == "running":
         raise NotModified("container is already running")
     try:
-        await engine.port.call(
-            engine.port.containers.Start, pb.ContainerRef(id=container.handle.id), timeout=None
-        )
+        if checkpoint:
+            from_there = pb.CheckpointRequest(id=container.handle.id, name=checkpoint)
+            await engine.port.call(engine.port.containers.StartFromCheckpoint, from_there, timeout=None)
+        else:
+            await engine.port.call(
+                engine.port.containers.Start, pb.ContainerRef(id=container.handle.id), timeout=None
+            )
     except PortLayerError as error:
+        if error.reason == pb.NO_SUCH_CHECKPOINT:
+            raise InternalError(
+                f"checkpoint {checkpoint} does not exist for container /{container.handle.spec.name}"
+            ) from error
         if error.reason == pb.ALREADY_RUNNING:
             raise NotModified("container is already running") from error
         if container.handle.spec.ephemeral and error.reason != pb.UNSPECIFIED:

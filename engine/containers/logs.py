@@ -9,12 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import quote_plus
 
-from engine.containers import status
+from engine.containers import logtag, status
 from engine.containers.document import Document
 from engine.containers.lasting import follow_logs
+from engine.containers.logconfig import readable
 from engine.containers.multiplex import frame, stream_type
 from engine.context import Engine
-from engine.http import BadRequest, Conflict, InternalError, Request, Response, Router, streamed
+from engine.http import BadRequest, Conflict, Request, Response, Router, streamed
 from engine.rpc import PortLayerError
 from engine.timestamps import parse_ns
 from portlayer import portlayer_pb2 as pb
@@ -51,14 +52,13 @@ def register(router: Router, engine: Engine) -> None:
         if status.state_name(container.state) in ("dead", "removing"):
             raise Conflict("can not get logs from container which is dead or marked for removal")
         spec = container.handle.spec
-        if spec.log.driver == "none":
-            raise InternalError("configured logging driver does not support reading")
+        readable(spec.log)
         wanted.id = container.handle.id
         document = engine.containers.document(container.handle)
         form = _Format(
             tty=spec.process.tty,
             timestamps=query.flag("timestamps"),
-            details=_details(document, dict(spec.log.options)) if query.flag("details") else "",
+            details=_details(document, spec) if query.flag("details") else "",
         )
         records = (
             follow_logs(engine.port, wanted)
@@ -123,8 +123,9 @@ def stamp(ns: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
 
 
-def _details(document: Document, options: dict[str, str]) -> str:
+def _details(document: Document, spec: pb.ContainerSpec) -> str:
     """``--details``: what the log options say is to be shown with each line."""
+    options = spec.log.options
     shown: dict[str, str] = {}
     labels = document.labels
     environment = dict(item.partition("=")[::2] for item in document.config.get("Env", ()))
@@ -140,7 +141,7 @@ def _details(document: Document, options: dict[str, str]) -> str:
                 continue
             shown |= {name: value for name, value in source.items() if compiled.search(name)}
     if tag := options.get("tag"):
-        shown["tag"] = tag
+        shown["tag"] = tag.replace(logtag.NAME, spec.name)
     return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(shown.items()))
 
 

@@ -13,14 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.containers.hostconfig import VOLUME_DRIVERS, HostConfig, Mount, TmpfsSpec
+from engine.containers.hostconfig import VOLUME_DRIVERS, BindSpec, HostConfig, Mount, TmpfsSpec
 from engine.http import BadRequest, Unsupported
 from tether import tether_pb2
 
-__all__ = ["MountPlan", "Plan", "check_volumes_from", "plan"]
+__all__ = ["ENGINE_SOCKETS", "MountPlan", "Plan", "check_volumes_from", "plan", "shown"]
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _WITHOUT_MEANING = frozenset(("z", "Z", "consistent", "cached", "delegated", "default"))  # SELinux, macOS
+ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")  # CI runners and Testcontainers bind them
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _TMPFS_FLAGS = {
     "exec": "noexec",
     "suid": "nosuid",
@@ -39,10 +41,13 @@ _OPPOSITES = _TMPFS_FLAGS | {off: on for on, off in _TMPFS_FLAGS.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class MountPlan:
-    """One volume at one place. ``volume`` "" = an anonymous one is to be made."""
+    """One volume or host path at one place. Neither: an anonymous volume is to be made."""
 
     destination: str
     volume: str = ""
+    host_path: str = ""
+    create_path: bool = False  # a directory, when nothing is there
+    engine_socket: bool = False  # our own, whatever lies at that path of the host
     read_only: bool = False
     no_copy: bool = False
     subpath: str = ""
@@ -94,7 +99,7 @@ def plan(host: HostConfig, image_and_user_volumes: Iterable[str], lent: Iterable
             take(entry.destination)
             tmpfs[entry.destination] = entry
         else:
-            volume = _volume_mount(mount)
+            volume = _bind_mount(mount) if mount.Type == "bind" else _volume_mount(mount)
             take(volume.destination)
             mounts[volume.destination] = volume
     for target, options in host.Tmpfs.items():
@@ -128,11 +133,14 @@ def _parse_bind(text: str) -> MountPlan:
     source, target = parts[0], parts[1]
     words = parts[2].split(",") if len(parts) == 3 else []
     read_only = no_copy = False
+    host = source.startswith("/")
     for word in words:
         if word in ("ro", "rw"):
             read_only = word == "ro"
-        elif word == "nocopy":
+        elif word == "nocopy" and not host:
             no_copy = True
+        elif host and word in _PROPAGATIONS:
+            _check_propagation(word)
         elif word not in _WITHOUT_MEANING:
             raise BadRequest(f"invalid mode: {parts[2]}")
     if len({"ro", "rw"} & set(words)) > 1 or len(set(words)) != len(words):
@@ -144,7 +152,10 @@ def _parse_bind(text: str) -> MountPlan:
         )
     return MountPlan(
         destination=_destination(target),
-        volume=_volume_name(source),
+        volume="" if host else _volume_name(source),
+        host_path=_clean(source) if host else "",
+        engine_socket=host and _clean(source) in ENGINE_SOCKETS,
+        create_path=host,
         read_only=read_only,
         no_copy=no_copy,
         mode=",".join(word for word in words if word != "nocopy"),
@@ -152,11 +163,6 @@ def _parse_bind(text: str) -> MountPlan:
 
 
 def _volume_name(source: str) -> str:
-    if source.startswith("/"):
-        raise Unsupported(
-            f"bind mount of host path {source} is not supported: "
-            "a container VM does not see the host's file system; use a volume"
-        )
     if not _VOLUME_NAME.fullmatch(source) or len(source) > 255:
         raise BadRequest(
             f'create {source}: "{source}" includes invalid characters for a local volume name, '
@@ -167,11 +173,6 @@ def _volume_name(source: str) -> str:
 
 
 def _volume_mount(mount: Mount) -> MountPlan:
-    if mount.Type == "bind":
-        raise Unsupported(
-            f"bind mount of host path {mount.Source} is not supported: "
-            "a container VM does not see the host's file system; use a volume"
-        )
     if mount.Type != "volume":
         if mount.Type in ("image", "npipe", "cluster"):
             raise Unsupported(f"mounts of type {mount.Type} are not supported")
@@ -208,6 +209,42 @@ def _volume_mount(mount: Mount) -> MountPlan:
         labels=options.Labels if options else {},
         driver=(driver.Name if driver else "") or VOLUME_DRIVERS[0],
         options=driver.Options if driver else {},
+    )
+
+
+def _clean(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def _check_propagation(word: str) -> None:
+    """A guest's mounts are its own: nothing is propagated in or out."""
+    if word not in ("", "private", "rprivate"):
+        raise Unsupported(f"bind propagation {word} is not supported: a container VM has its own mounts")
+
+
+def _bind_mount(mount: Mount) -> MountPlan:
+    where = 'invalid mount config for type "bind"'
+    for name in ("VolumeOptions", "TmpfsOptions", "ImageOptions", "ClusterOptions"):
+        if getattr(mount, name) is not None:
+            raise BadRequest(f"{where}: field {name} must not be specified")
+    for name in ("Source", "Target"):
+        if not getattr(mount, name):
+            raise BadRequest(f"{where}: field {name} must not be empty")
+    if not mount.Source.startswith("/"):
+        raise BadRequest(f"{where}: invalid mount path: '{mount.Source}' mount path must be absolute")
+    options = mount.BindOptions or BindSpec()
+    if options.Propagation not in ("", *_PROPAGATIONS):
+        raise BadRequest(f"{where}: invalid propagation mode: {options.Propagation}")
+    _check_propagation(options.Propagation)
+    for name in ("NonRecursive", "ReadOnlyNonRecursive"):
+        if getattr(options, name):
+            raise Unsupported(f"BindOptions.{name} is not supported: a share holds what is mounted below it")
+    return MountPlan(
+        destination=_destination(mount.Target),
+        host_path=_clean(mount.Source),
+        engine_socket=_clean(mount.Source) in ENGINE_SOCKETS,
+        create_path=options.CreateMountpoint,
+        read_only=mount.ReadOnly,
     )
 
 
@@ -251,8 +288,17 @@ def _tmpfs_options(words: Iterable[str]) -> list[str]:
     return result
 
 
-def shown(item: MountPlan, *, name: str, source: str, driver: str) -> dict[str, Any]:
+def shown(item: MountPlan, *, name: str = "", source: str = "", driver: str = "") -> dict[str, Any]:
     """The entry of inspect's Mounts."""
+    if item.host_path:
+        return {
+            "Type": "bind",
+            "Source": item.host_path,
+            "Destination": item.destination,
+            "Mode": item.mode,
+            "RW": not item.read_only,
+            "Propagation": "rprivate",
+        }
     return {
         "Type": "volume",
         "Name": name,

@@ -1,7 +1,7 @@
 """``DELETE /containers/{name}``, ``POST /containers/prune``, and removal of ``--rm`` containers.
 
-A container's anonymous volumes go after it: when we are killed in between, they
-are unused anonymous volumes, which ``docker volume prune`` removes.
+A container's anonymous volumes go after it, also when we are killed in between
+(:mod:`engine.containers.anonymous`).
 """
 
 from __future__ import annotations
@@ -96,13 +96,12 @@ async def _prune_one(engine: Engine, handle: pb.Handle) -> int | None:
 
 async def remove(engine: Engine, handle: pb.Handle, *, force: bool, volumes: bool) -> None:
     """Remove the container and, with ``volumes``, the anonymous volumes only it used."""
-    await engine.port.call(
-        engine.port.containers.Remove, pb.RemoveContainerRequest(id=handle.id, force=force)
-    )
-    engine.containers.forget(handle.id)
-    if volumes:
-        for mount in handle.spec.mounts:
-            await _remove_anonymous(engine, mount.volume)
+    attached = [mount.volume for mount in handle.spec.mounts] if volumes else []
+    async with engine.anonymous.of(handle.id, attached):
+        await engine.port.call(
+            engine.port.containers.Remove, pb.RemoveContainerRequest(id=handle.id, force=force)
+        )
+        engine.containers.forget(handle.id)
 
 
 async def remove_quietly(engine: Engine, handle: pb.Handle) -> None:
@@ -112,13 +111,3 @@ async def remove_quietly(engine: Engine, handle: pb.Handle) -> None:
     except PortLayerError as error:
         if error.reason not in (pb.NO_SUCH_CONTAINER, pb.REMOVAL_IN_PROGRESS):
             logger.warning("container %s (--rm) was not removed: %s", handle.id[:12], error)
-
-
-async def _remove_anonymous(engine: Engine, name: str) -> None:
-    try:
-        volume = await engine.port.call(engine.port.volumes.Get, pb.VolumeRef(name=name))
-        if volume.anonymous and not volume.users:
-            await engine.port.call(engine.port.volumes.Remove, pb.RemoveVolumeRequest(name=name))
-    except PortLayerError as error:
-        if error.reason not in (pb.NO_SUCH_VOLUME, pb.VOLUME_IN_USE):
-            raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engine.containers.hostconfig import HostConfig, RestartSpec
-from engine.http import BadRequest
+from engine.http import BadRequest, Conflict
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
 
@@ -69,7 +69,7 @@ def to_resources(host: HostConfig) -> tether_pb2.Resources:
         cpu_quota=host.CpuQuota,
         cpu_period=host.CpuPeriod,
         cpuset_cpus=host.CpusetCpus,
-        pids_limit=max(host.PidsLimit or 0, 0),
+        pids_limit=-1 if host.PidsLimit is not None and host.PidsLimit < 0 else host.PidsLimit or 0,
         oom_kill_disable=bool(host.OomKillDisable),
         blkio_weight=host.BlkioWeight,
     )
@@ -91,6 +91,7 @@ _UPDATABLE = (
 
 def merge_update(current: HostConfig, update: HostConfig) -> HostConfig:
     """The host configuration after ``docker update``: what the update leaves out stays."""
+    _check_cpu_conflict(current, update)
     merged = current.model_copy(deep=True)
     default = HostConfig()
     for name in _UPDATABLE:
@@ -100,11 +101,19 @@ def merge_update(current: HostConfig, update: HostConfig) -> HostConfig:
     if update.RestartPolicy.Name:
         merged.RestartPolicy = update.RestartPolicy
     if merged.Memory and merged.MemorySwap > 0 and merged.MemorySwap < merged.Memory:
-        raise BadRequest(
+        raise Conflict(
             "Memory limit should be smaller than already set memoryswap limit, "
             "update the memoryswap at the same time"
         )
     return merged
+
+
+def _check_cpu_conflict(current: HostConfig, update: HostConfig) -> None:
+    for name, word in (("CpuPeriod", "CPU Period"), ("CpuQuota", "CPU Quota")):
+        if update.NanoCpus > 0 and getattr(current, name) > 0:
+            raise Conflict(f"Conflicting options: Nano CPUs cannot be updated as {word} has already been set")
+        if getattr(update, name) > 0 and current.NanoCpus > 0:
+            raise Conflict(f"Conflicting options: {word} cannot be updated as NanoCPUs has already been set")
 
 
 def overlay(host: HostConfig, spec: pb.ContainerSpec) -> HostConfig:

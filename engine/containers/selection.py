@@ -123,7 +123,11 @@ class Selection:
 
     def _volumes(self, spec: pb.ContainerSpec) -> bool:
         wanted = self.filters["volume"]
-        return not wanted or any(m.volume in wanted or m.destination in wanted for m in spec.mounts)
+        return (
+            not wanted
+            or any(m.volume in wanted or m.destination in wanted for m in spec.mounts)
+            or any(m.path in wanted or m.destination in wanted for m in spec.host_mounts)
+        )
 
     def _networks(self, endpoints: Sequence[pb.Endpoint]) -> bool:
         wanted = self.filters["network"]

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from engine.containers import capabilities, resources
 from engine.containers.config import Config, HealthSpec
-from engine.containers.hostconfig import HostConfig, LogSpec, refuse_fields
+from engine.containers.hostconfig import HostConfig, refuse_fields
+from engine.containers.logconfig import log_config
 from engine.containers.ports import parse_exposed
 from engine.containers.signals import parse_signal
+from engine.containers.sizes import size_in_bytes
 from engine.http import BadRequest, Unsupported
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
@@ -26,11 +28,9 @@ __all__ = [
     "disk_size",
     "environment",
     "health_check",
-    "log_config",
     "process",
     "replaced",
     "shown_command",
-    "size_in_bytes",
     "to_spec",
 ]
 
@@ -54,7 +54,6 @@ DEFAULT_SHM = 64 << 20
 MINIMUM_HEALTH_NS = 1_000_000
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,252}[a-zA-Z0-9])?")
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))?\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _SYSCTL = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_./:-]*")
 
 
@@ -248,63 +247,12 @@ def _check_health(health: HealthSpec) -> None:
         raise BadRequest("Retries in Healthcheck cannot be negative")
 
 
-_SHOWN_BY_DETAILS = ("labels", "labels-regex", "env", "env-regex", "tag")  # `docker logs --details`
-
-
-def log_config(log: LogSpec) -> pb.LogConfig:
-    driver = log.Type or "json-file"
-    if driver == "none":
-        if log.Options:
-            raise BadRequest(f"unknown log opt '{next(iter(log.Options))}' for none log driver")
-        return pb.LogConfig(driver="none")
-    if driver not in ("json-file", "local"):
-        raise Unsupported(f"--log-driver {driver} is not supported: use json-file, local or none")
-    local = driver == "local"
-    max_size, max_files = (20 << 20, 5) if local else (0, 1)
-    for name, value in log.Options.items():
-        if name == "max-size":
-            max_size = 0 if value == "-1" else size_in_bytes(value, f"invalid value for max-size: {value!r}")
-        elif name == "max-file":
-            if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:6]) <= 10_000:
-                raise BadRequest("max-file cannot be less than 1 or more than 10000")
-            max_files = int(value)
-        elif name == "compress" and value in ("true", "false"):
-            if value == "true":
-                raise Unsupported("--log-opt compress=true is not supported: journals are kept uncompressed")
-        elif name == "mode" and value in ("blocking", "non-blocking"):
-            if value == "non-blocking":
-                raise Unsupported(
-                    "--log-opt mode=non-blocking is not supported: a journal loses nothing by default"
-                )
-        elif name not in _SHOWN_BY_DETAILS or local:
-            raise BadRequest(f"unknown log opt '{name}' for {driver} log driver")
-    if not local and max_files > 1 and not max_size:
-        raise BadRequest("max-file cannot be specified without max-size")
-    return pb.LogConfig(
-        driver="journal", max_size=max_size, max_files=max_files, options={"driver": driver, **log.Options}
-    )
-
-
 def disk_size(options: Mapping[str, str]) -> int:
     for name in options:
         if name != "size":
             raise Unsupported(f"--storage-opt {name} is not supported: only size is")
     text = options.get("size", "")
     return size_in_bytes(text, f"invalid size: '{text}'") if text else 0
-
-
-def size_in_bytes(text: str, message: str) -> int:
-    """ "20m", "1.5GB", "100": binary units as Docker's."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise BadRequest(message)
-    unit = 1024 ** "_kmgtp".index(found[3].lower() or "_")
-    size: int = int(found[1]) * unit
-    if found[2]:
-        size += int(found[2]) * unit // 10 ** len(found[2])
-    if not 0 < size < 1 << 62:
-        raise BadRequest(message)
-    return size
 
 
 def shown_command(argv: Sequence[str]) -> str:

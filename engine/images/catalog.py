@@ -28,6 +28,7 @@ from engine.images.documents import (
 )
 from engine.images.index import ImageIndex, StoredImage
 from engine.images.layers import LayerPool
+from engine.images.provenance import Provenance
 from engine.registry.reference import Reference
 from engine.rpc import PortLayer, PortLayerError
 from portlayer import portlayer_pb2 as pb
@@ -38,9 +39,10 @@ logger = logging.getLogger(__name__)
 
 
 class Catalog:
-    def __init__(self, port: PortLayer, layers: LayerPool) -> None:
+    def __init__(self, port: PortLayer, layers: LayerPool, provenance: Provenance) -> None:
         self._port = port
         self._layers = layers
+        self._provenance = provenance
         self._index: ImageIndex | None = None
         self._loading = asyncio.Lock()
         self.changing = asyncio.Lock()  # held by whoever reads, decides and then writes
@@ -90,6 +92,9 @@ class Catalog:
         assert image is not None, "the image to forget was found in the index"
         await self._delete(image_key(image_id))
         index.discard(image_id)
+        left = {layer.diff_id for other in index for layer in other.layers}
+        gone = [layer.diff_id for layer in image.layers if layer.diff_id not in left]
+        await self._provenance.forget([image_id], gone)
         return await self._layers.remove_unused(
             [layer.chain_id for layer in reversed(image.layers)], index.layers
         )
@@ -122,6 +127,8 @@ class Catalog:
             elif whole:
                 await self._delete(item.key)
         if whole:
+            diff_ids = {layer.diff_id for image in index for layer in image.layers}
+            await self._provenance.sweep({image.id for image in index}, diff_ids)
             removed = await self._layers.sweep(index.layers)
             logger.info("loaded %d images, swept %d layers without one", len(index), len(removed))
         return index

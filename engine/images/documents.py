@@ -57,10 +57,12 @@ def name_key(reference: Reference) -> str:
 
 
 def encode_image(image: StoredImage) -> bytes:
-    document = {
+    document: dict[str, Any] = {
         "config": image.config.data.decode(),
         "sizes": [layer.size for layer in image.layers],
     }
+    if image.parent:
+        document["parent"] = image.parent
     return json.dumps(document).encode()
 
 
@@ -77,12 +79,16 @@ def decode_image(key: str, data: bytes) -> StoredImage:
         raise BadDocument(f"{key}: holds the image {config.id}")
     if len(sizes) != len(config.diff_ids) or not all(type(size) is int and size >= 0 for size in sizes):
         raise BadDocument(f"{key}: malformed sizes")
+    parent = raw.get("parent", "")
+    if not isinstance(parent, str):
+        raise BadDocument(f"{key}: malformed parent")
     return StoredImage(
         config=config,
         layers=tuple(
             StoredLayer(chain_id=chain, diff_id=diff, size=size)
             for chain, diff, size in zip(chain_ids(config.diff_ids), config.diff_ids, sizes, strict=True)
         ),
+        parent=parent,
     )
 
 

@@ -31,6 +31,7 @@ class StoredLayer:
 class StoredImage:
     config: ImageConfig
     layers: tuple[StoredLayer, ...]
+    parent: str = ""  # the image it was made from here, by commit or build
 
     @property
     def id(self) -> str:
@@ -127,6 +128,10 @@ class ImageIndex:
         if not found:
             raise NotFound(f"No such image: {reference.familiar}")
         return found[0]
+
+    def children(self, image_id: str) -> list[StoredImage]:
+        """Images that were made from this one, here."""
+        return [image for image in self._images.values() if image.parent == image_id]
 
     def with_prefix(self, text: str) -> list[StoredImage]:
         match = _ID_PREFIX.fullmatch(text)

@@ -12,6 +12,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
 
+from engine.http import InternalError
 from engine.rpc import PortLayer, PortLayerError
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
@@ -29,6 +30,24 @@ class LayerPool:
     async def present(self) -> dict[str, pb.Layer]:
         reply = await self._port.call(self._port.layers.List, tether_pb2.Empty(), idempotent=True)
         return {layer.chain_id: layer for layer in reply.layers}
+
+    async def archive_size(self, chain_id: str) -> int:
+        """How many bytes :meth:`archive` gives."""
+        request = pb.LayerRef(chain_id=chain_id)
+        layer = await self._port.call(self._port.layers.Get, request, idempotent=True)
+        if not layer.archive_size:
+            raise InternalError(
+                f"layer {chain_id} was stored by an earlier version: "
+                "remove the image and pull or load it again"
+            )
+        return layer.archive_size
+
+    async def archive(self, chain_id: str) -> AsyncGenerator[bytes, None]:
+        """The archive that the layer came as; raises at the end when the bytes are not those."""
+        chunks = self._port.stream(self._port.layers.Export, pb.LayerRef(chain_id=chain_id))
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk.data
 
     @contextlib.asynccontextmanager
     async def hold(self, chain: Collection[str]) -> AsyncIterator[None]:

@@ -18,6 +18,7 @@ from engine.images.config import ImageConfig, chain_ids, parse_config
 from engine.images.index import StoredImage, StoredLayer
 from engine.images.layers import LayerPool
 from engine.images.progress import Progress
+from engine.images.provenance import Provenance
 from engine.images.transfer import LayerWanted, Transfer, Transfers
 from engine.registry.client import Document, RegistryClient
 from engine.registry.credentials import Credentials
@@ -32,7 +33,7 @@ from engine.registry.errors import (
 from engine.registry.manifest import CONFIG_LIMIT, Index, Manifest, parse_manifest
 from engine.registry.platform import DEFAULT_PLATFORM, Platform, choose
 from engine.registry.reference import DEFAULT_DOMAIN, Reference
-from engine.registry.sources import host_of, sources
+from engine.registry.sources import Source, host_of, sources
 from engine.registry.transport import Transport
 from vch.config import Registry
 
@@ -60,19 +61,23 @@ class Puller:
         catalog: Catalog,
         layers: LayerPool,
         transfers: Transfers,
+        provenance: Provenance,
     ) -> None:
         self._registry = registry
         self._transport = transport
         self._catalog = catalog
         self._layers = layers
         self._transfers = transfers
+        self._provenance = provenance
 
     async def client(self, reference: Reference, credentials: Credentials) -> RegistryClient:
+        return RegistryClient(self._transport, await self.sources(reference), reference.path, credentials)
+
+    async def sources(self, reference: Reference) -> list[Source]:
+        """Where to look for it, best first; RegistryForbidden when nowhere."""
         domain = reference.domain
         addresses = await _addresses(domain) if self._needs_addresses(domain) else ()
-        return RegistryClient(
-            self._transport, sources(domain, self._registry, addresses), reference.path, credentials
-        )
+        return sources(domain, self._registry, addresses)
 
     def _needs_addresses(self, domain: str) -> bool:
         """Insecure ranges hold for names, too, by what they resolve to."""
@@ -132,10 +137,19 @@ class Puller:
                 index = await self._catalog.index()
                 known = all(index.named(name) == image.id for name in names)
                 await self._catalog.add(image, [name for name in names if index.named(name) != image.id])
+            if not known:
+                await self._remember(image, resolved, reference)
         progress.message(f"Digest: {resolved.top.digest}")
         state = "Image is up to date" if known else "Downloaded newer image"
         progress.message(f"Status: {state} for {reference.familiar}")
         return image
+
+    async def _remember(self, image: StoredImage, resolved: Resolved, reference: Reference) -> None:
+        """For a push: what this registry calls the image and its layers."""
+        document = resolved.document
+        await self._provenance.note_manifest(image.id, resolved.manifest.media_type, document.data)
+        for layer, blob in zip(image.layers, resolved.manifest.layers, strict=True):
+            await self._provenance.note(layer.diff_id, blob, reference)
 
     async def _fetch(
         self, client: RegistryClient, resolved: Resolved, chain: Sequence[str], progress: Progress

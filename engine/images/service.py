@@ -14,7 +14,10 @@ from engine.images.catalog import Catalog
 from engine.images.index import ImageIndex, StoredImage
 from engine.images.layers import LayerPool
 from engine.images.load import Loader
+from engine.images.making import Maker
+from engine.images.provenance import Provenance
 from engine.images.pull import Puller
+from engine.images.push import Pusher
 from engine.images.removal import User
 from engine.images.spool import Spool
 from engine.images.transfer import Transfers
@@ -29,6 +32,7 @@ __all__ = ["ImageService"]
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 5.0
+_SECOND_LOOK_SECONDS = 1.0
 _SPOOL_LIMIT = 4 << 30  # layers downloaded ahead of their turn, all pulls together
 _RUNNING = (
     pb.ContainerState.STARTING,
@@ -46,8 +50,9 @@ class ImageService:
         self.port = port
         self.events = events
         self.layers = LayerPool(port)
-        self.catalog = Catalog(port, self.layers)
-        spool = Spool(config.paths.spool, _SPOOL_LIMIT)
+        provenance = Provenance(port)
+        self.catalog = Catalog(port, self.layers, provenance)
+        spool = self.spool = Spool(config.paths.spool, _SPOOL_LIMIT)
         self.transport = Transport(f"{product.NAME.lower()}/{product.VERSION}")
         self.puller = Puller(
             registry=config.registry,
@@ -55,8 +60,17 @@ class ImageService:
             catalog=self.catalog,
             layers=self.layers,
             transfers=Transfers(self.layers, spool),
+            provenance=provenance,
+        )
+        self.pusher = Pusher(
+            transport=self.transport,
+            sources=self.puller.sources,
+            catalog=self.catalog,
+            layers=self.layers,
+            provenance=provenance,
         )
         self.loader = Loader(self.catalog, self.layers, spool)
+        self.maker = Maker(self.catalog, self.layers, spool)
 
     async def open(self) -> None:
         """Load the index as soon as the port layer answers, then keep house; runs until cancelled."""
@@ -73,6 +87,16 @@ class ImageService:
                 except PortLayerError as error:
                     logger.warning("cannot keep house among the images: %s", error)
                     await asyncio.sleep(_RETRY_SECONDS)
+
+    async def tidy(self) -> None:
+        """The port layer is there (again): remove the layers of pulls and loads that were cut short."""
+        try:
+            await self.catalog.sweep()
+            if self.layers.left_behind:  # perhaps only by a call of a killed engine that was not over yet
+                await asyncio.sleep(_SECOND_LOOK_SECONDS)
+                await self.catalog.sweep()
+        except PortLayerError as error:
+            logger.warning("layers without an image stay for now: %s", error)
 
     async def close(self) -> None:
         await self.transport.close()

@@ -93,8 +93,7 @@ class Authorizer:
             )
         service = challenge.parameters.get("service", "")
         fields = [("service", service)] if service else []
-        if scope:
-            fields.append(("scope", scope))
+        fields += [("scope", item) for item in scope.split()]
         if self._credentials.identity_token:
             raw = await self._post(realm, fields)
         else:

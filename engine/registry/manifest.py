@@ -19,10 +19,13 @@ from engine.registry.platform import Platform
 __all__ = [
     "ACCEPT",
     "CONFIG_LIMIT",
+    "DOCKER_KIND",
     "MANIFEST_LIMIT",
+    "OCI_KIND",
     "Descriptor",
     "Index",
     "IndexEntry",
+    "Kind",
     "Manifest",
     "load_json",
     "parse_manifest",
@@ -58,6 +61,25 @@ _LAYERS = (
 )
 _MANIFESTS = (_DOCKER_MANIFEST, _OCI_MANIFEST)
 _INDEXES = (_DOCKER_LIST, _OCI_INDEX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How one of the two families names things."""
+
+    manifest: str
+    config: str
+    layers: tuple[str, str, str]  # plain, gzip, zstd
+
+    def layer_like(self, media_type: str) -> str:
+        """The family's name for a layer of the other's; gzip when nothing is said."""
+        if media_type.endswith("zstd"):
+            return self.layers[2]
+        return self.layers[0] if media_type.endswith(".tar") else self.layers[1]
+
+
+DOCKER_KIND = Kind(manifest=_DOCKER_MANIFEST, config=_CONFIGS[0], layers=(_LAYERS[0], _LAYERS[1], _LAYERS[2]))
+OCI_KIND = Kind(manifest=_OCI_MANIFEST, config=_CONFIGS[1], layers=(_LAYERS[3], _LAYERS[4], _LAYERS[5]))
 # Schema 1 is asked for so that an old image is refused by its name, not as "not found".
 ACCEPT = ", ".join((_OCI_INDEX, _DOCKER_LIST, _OCI_MANIFEST, _DOCKER_MANIFEST, f"{_SCHEMA1[0]};q=0.1"))
 

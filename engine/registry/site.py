@@ -28,12 +28,18 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def ask(
-        self, method: str, path: str, *, scope: str, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: str,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """One answer; the challenge of a first 401 is met, and plain HTTP tried where it may be."""
         for first in (True, False):
             secret = await self._authorizer.headers(scope)
-            async with self._open(method, path, headers or {}, secret) as response:
+            async with self._open(method, path, headers or {}, secret, content) as response:
                 unauthorized = response.status_code == httpx.codes.UNAUTHORIZED
                 if first and unauthorized and self._authorizer.challenged(response, scope):
                     continue
@@ -42,14 +48,24 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def _open(
-        self, method: str, path: str, headers: Mapping[str, str], secret: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        secret: Mapping[str, str],
+        content: bytes | None,
     ) -> AsyncIterator[httpx.Response]:
         async with contextlib.AsyncExitStack() as stack:
             while True:
                 try:
                     response = await stack.enter_async_context(
                         self._transport.request(
-                            self.source, method, self.base + path, headers=headers, secret=secret
+                            self.source,
+                            method,
+                            self.base + path,
+                            headers=headers,
+                            secret=secret,
+                            content=content,
                         )
                     )
                 except RegistryUnreachable:

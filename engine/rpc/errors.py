@@ -19,6 +19,7 @@ _STATUS: dict[Reason.ValueType, int] = {
     Reason.NO_SUCH_NETWORK: 404,
     Reason.NO_SUCH_PATH: 404,
     Reason.NO_SUCH_KEY: 404,
+    Reason.NO_SUCH_CHECKPOINT: 404,
     Reason.NAME_IN_USE: 409,
     Reason.ADDRESS_IN_USE: 403,
     Reason.PORT_IN_USE: 500,

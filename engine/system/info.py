@@ -8,7 +8,7 @@ import ipaddress
 from typing import Any
 
 from engine import product
-from engine.containers import status
+from engine.containers import logconfig, status
 from engine.context import Engine
 from engine.http import Request, Response, Router, json_response
 from portlayer import portlayer_pb2 as pb
@@ -52,7 +52,7 @@ def _describe(
             "Volume": ["local"],
             "Network": ["bridge", "null"],
             "Authorization": None,
-            "Log": ["json-file", "local", "none"],
+            "Log": list(logconfig.DRIVERS),
         },
         "MemoryLimit": True,
         "SwapLimit": True,
@@ -87,7 +87,7 @@ def _describe(
         "NoProxy": "",
         "Name": found.vch,
         "Labels": [],
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": True,
         "ServerVersion": product.VERSION,
         "Runtimes": {"mooring": {"path": found.hypervisor}},
         "DefaultRuntime": "mooring",

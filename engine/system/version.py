@@ -51,7 +51,7 @@ def describe(info: pb.SystemInfo | None) -> dict[str, Any]:
                 "GitCommit": "",
                 "GoVersion": f"none (Python {sys.version.split()[0]})",
                 "BuildTime": built,
-                "Experimental": "false",
+                "Experimental": "true",
             },
         }
     ]
@@ -79,6 +79,6 @@ def describe(info: pb.SystemInfo | None) -> dict[str, Any]:
         "Os": "linux",
         "Arch": architecture(),
         "KernelVersion": kernel,
-        "Experimental": False,
+        "Experimental": True,
         "BuildTime": built,
     }

@@ -8,7 +8,7 @@ container's own names.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from portlayer.errors import PortLayerError
@@ -16,7 +16,15 @@ from portlayer.hypervisor.base import Disk
 from portlayer.portlayer_pb2 import ContainerSpec, Endpoint, Reason, VolumeMount
 from tether.tether_pb2 import BootConfig, DiskAddress, HostEntry, Interface, Mount, Resolver
 
-__all__ = ["ROOT_DISK", "GuestNetwork", "boot_config", "host_entries", "read_only_volumes", "volume_disk_id"]
+__all__ = [
+    "ROOT_DISK",
+    "GuestNetwork",
+    "boot_config",
+    "host_entries",
+    "read_only_volumes",
+    "shared_mount",
+    "volume_disk_id",
+]
 
 ROOT_DISK = "root"
 _VERSION = 1
@@ -46,7 +54,13 @@ def read_only_volumes(mounts: Sequence[VolumeMount]) -> dict[str, bool]:
 
 
 def boot_config(
-    container: str, spec: ContainerSpec, disks: Sequence[Disk], network: GuestNetwork, *, operation: str
+    container: str,
+    spec: ContainerSpec,
+    disks: Sequence[Disk],
+    network: GuestNetwork,
+    *,
+    shared: Sequence[Mount] = (),
+    operation: str,
 ) -> bytes:
     """A serialized ``BootConfig``.
 
@@ -64,7 +78,7 @@ def boot_config(
         resources=spec.resources,
         root=DiskAddress(serial=ROOT_DISK),
         read_only_root=spec.read_only_root,
-        mounts=[_mount(mount, read_only) for mount in spec.mounts],
+        mounts=[*_disk_mounts(spec.mounts, read_only), *shared],
         tmpfs=spec.tmpfs,
         shm_size=spec.shm_size,
         sysctls=spec.sysctls,
@@ -73,6 +87,7 @@ def boot_config(
         hosts=host_entries(spec),
         masked_paths=spec.masked_paths,
         readonly_paths=spec.readonly_paths,
+        engine_sockets=spec.engine_sockets,
         operation=operation,
     )
     if spec.HasField("health"):
@@ -86,14 +101,30 @@ def boot_config(
     return data
 
 
-def _mount(mount: VolumeMount, read_only: dict[str, bool]) -> Mount:
-    serial = volume_disk_id(mount.volume)
+def _disk_mounts(mounts: Sequence[VolumeMount], read_only: Mapping[str, bool]) -> list[Mount]:
+    """Of the volumes that are disks; ``shared`` has the others."""
+    return [
+        Mount(
+            disk=DiskAddress(serial=serial),
+            destination=mount.destination,
+            read_only=mount.read_only,
+            # a disk that is attached read-only cannot be filled
+            copy_up=not mount.no_copy and not read_only[serial],
+            subpath=mount.subpath,
+        )
+        for mount in mounts
+        if (serial := volume_disk_id(mount.volume)) in read_only
+    ]
+
+
+def shared_mount(mount: VolumeMount, tag: str, *, copy_up: bool) -> Mount:
+    """Of a volume that is a directory of the host."""
     return Mount(
-        disk=DiskAddress(serial=serial),
+        share=tag,
+        volume=True,
         destination=mount.destination,
         read_only=mount.read_only,
-        # a disk that is attached read-only cannot be filled
-        copy_up=not mount.no_copy and not read_only[serial],
+        copy_up=copy_up and not mount.no_copy,
         subpath=mount.subpath,
     )
 

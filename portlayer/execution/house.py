@@ -15,16 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from portlayer.errors import PortLayerError
-from portlayer.execution.boot import ROOT_DISK, read_only_volumes, volume_disk_id
+from portlayer.execution.boot import ROOT_DISK, read_only_volumes, shared_mount, volume_disk_id
 from portlayer.execution.container import Container
 from portlayer.execution.events import EventHub
+from portlayer.execution.hostpaths import HostPaths
 from portlayer.execution.record import Record
 from portlayer.execution.registry import Registry
-from portlayer.execution.rooms import Rooms
-from portlayer.hypervisor.base import ConcurrentAccess, Disk, VmConfig
+from portlayer.execution.rooms import Rooms, Volume
+from portlayer.hypervisor.base import ConcurrentAccess, Disk, Share, VmConfig
 from portlayer.journal.reader import JournalReader
 from portlayer.journal.watcher import JournalWatcher
-from portlayer.portlayer_pb2 import ContainerEvent, ContainerSpec, Reason
+from portlayer.portlayer_pb2 import ContainerEvent, ContainerSpec, HostMount, Reason
+from tether.tether_pb2 import Mount
 from vch.config import VchConfig
 
 __all__ = ["Clock", "House", "SystemClock", "Timeouts"]
@@ -71,6 +73,10 @@ class House:
     _operations: set[asyncio.Task[Any]] = field(default_factory=set)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
+    @property
+    def shares(self) -> HostPaths:
+        return HostPaths(self.config.shared_paths)
+
     async def save(self, container: Container, record: Record, **hardware: Any) -> None:
         """Make ``record`` (and changed hardware of the VM) durable, then current.
 
@@ -114,13 +120,51 @@ class House:
             PortLayerError: NO_SUCH_VOLUME
         """
         self.registry.check_volumes_stay(container, spec.mounts)
+        self.shares.check(spec.host_mounts)
         for mount in spec.mounts:
-            self.rooms.volumes.get(mount.volume)
+            volume = self.rooms.volumes.get(mount.volume)
+            if _is_shared(volume) and not self.rooms.capabilities.max_shares:
+                raise PortLayerError(
+                    Reason.NOT_SUPPORTED,
+                    f"volume {mount.volume} is a directory of the host: container VMs of this virtual "
+                    "container host do not see the host's file system",
+                )
+            if volume.device:
+                self.shares.check([HostMount(path=volume.device)])
+
+    def disk_volumes(self, spec: ContainerSpec) -> dict[str, bool]:
+        """Of the volumes those that are disks, and whether each is attached read-only."""
+        found = read_only_volumes(spec.mounts)
+        shared = {name for name in found if _is_shared(self.rooms.volumes.get(name))}
+        return {name: read_only for name, read_only in found.items() if name not in shared}
+
+    def guest_shares(self, spec: ContainerSpec) -> tuple[list[Share], list[Mount]]:
+        """Paths of the host and shared volumes: what the VM shares, and the guest's mounts of it."""
+        shares, mounts = self.shares.of(spec.host_mounts)
+        for volume, read_only in read_only_volumes(spec.mounts).items():
+            info = self.rooms.volumes.get(volume)
+            wanted = [mount for mount in spec.mounts if mount.volume == volume]
+            if info.device:
+                more, where = self.shares.of(
+                    HostMount(
+                        path=info.device,
+                        destination=mount.destination,
+                        read_only=mount.read_only or info.device_read_only,
+                    )
+                    for mount in wanted
+                )
+                shares += more
+                mounts += where
+            elif info.shared:
+                tag = volume_disk_id(volume)
+                shares.append(Share(tag=tag, path=info.path.resolve(), read_only=read_only))
+                mounts += [shared_mount(mount, tag, copy_up=not read_only) for mount in wanted]
+        return list({share.tag: share for share in shares}.values()), mounts
 
     def vm_disks(self, container: Container) -> Sequence[Disk]:
         """Root disk first, then each volume once."""
         disks = [Disk(id=ROOT_DISK, path=self.rooms.disks.path(container.id))]
-        for volume, read_only in read_only_volumes(container.spec.mounts).items():
+        for volume, read_only in self.disk_volumes(container.spec).items():
             path = self.rooms.volumes.get(volume).path
             disks.append(Disk(id=volume_disk_id(volume), path=path, read_only=read_only))
         return disks
@@ -183,3 +227,7 @@ class House:
                 signal=signal,
             )
         )
+
+
+def _is_shared(volume: Volume) -> bool:
+    return volume.shared or bool(volume.device)

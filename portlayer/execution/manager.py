@@ -8,7 +8,7 @@ leaves a started container or none, never half of one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from portlayer.channel import ChannelError
 from portlayer.errors import PortLayerError
@@ -17,14 +17,12 @@ from portlayer.execution.container import Container
 from portlayer.execution.create import Creator
 from portlayer.execution.guest import ask, guest_error, running_channel
 from portlayer.execution.house import House
+from portlayer.execution.picture import disk_of
 from portlayer.execution.power import Power
 from portlayer.execution.recovery import Recovery
 from portlayer.execution.remove import Remover
-from portlayer.execution.states import STOPPED, require
 from portlayer.portlayer_pb2 import (
-    Container as ContainerMessage,
-)
-from portlayer.portlayer_pb2 import (
+    CheckpointRequest,
     ContainerState,
     DiffReply,
     Handle,
@@ -33,6 +31,9 @@ from portlayer.portlayer_pb2 import (
     UpdateContainerRequest,
     WaitReply,
     WaitRequest,
+)
+from portlayer.portlayer_pb2 import (
+    Container as ContainerMessage,
 )
 from tether.tether_pb2 import (
     DiagnosticsReply,
@@ -55,7 +56,7 @@ class Execution:
         self._creator = Creator(house)
         self._changer = Changer(house)
         self._remover = Remover(house, self._power)
-        self._recovery = Recovery(house, self._power, self._remover)
+        self._recovery = Recovery(house, self._power, self._remover, self._changer)
 
     async def open(self) -> None:
         """Recover everything. When this returns, calls can be served."""
@@ -101,9 +102,9 @@ class Execution:
         return [self.describe(container) for container in self.house.registry.all()]
 
     # -- life
-    async def start(self, identifier: str) -> ContainerState:
+    async def start(self, identifier: str, *, checkpoint: str | None = None) -> ContainerState:
         container = self.get(identifier)
-        await self.house.complete(self._power.start(container))
+        await self.house.complete(self._power.start(container, checkpoint=checkpoint))
         return container.state()
 
     async def stop(self, request: StopRequest) -> ContainerState:
@@ -126,6 +127,19 @@ class Execution:
 
     async def unpause(self, identifier: str) -> None:
         await self.house.complete(self._power.unpause(self.get(identifier)))
+
+    async def checkpoint(self, request: CheckpointRequest) -> None:
+        container = self.get(request.id)
+        await self.house.complete(
+            self._power.checkpoints.create(container, request.name, leave_running=request.leave_running)
+        )
+
+    async def checkpoints(self, identifier: str) -> Sequence[str]:
+        return await self._power.checkpoints.names(self.get(identifier))
+
+    async def remove_checkpoint(self, request: CheckpointRequest) -> None:
+        container = self.get(request.id)
+        await self.house.complete(self._power.checkpoints.remove(container, request.name))
 
     async def remove(self, identifier: str, *, force: bool) -> None:
         await self.house.complete(self._remover.remove(self.get(identifier), force=force))
@@ -189,10 +203,17 @@ class Execution:
 
     async def diff(self, identifier: str) -> DiffReply:
         container = self.get(identifier)
-        async with container.lock:
-            require(container.name, "compare the disk of", container.status, STOPPED)
-            changes = await self.house.rooms.disks.diff(container.id)
+        async with disk_of(self.house, self._power, container, call="compare the disk of") as picture:
+            changes = await self.house.rooms.disks.diff(container.id, picture=picture)
         reply = DiffReply()
         for path, kind in changes:
             reply.entries.add(path=path, kind=kind)
         return reply
+
+    async def export_changes(self, identifier: str, *, pause: bool) -> AsyncGenerator[bytes, None]:
+        """The container's changes as a layer's archive; running, of its disk at one moment."""
+        container = self.get(identifier)
+        async with disk_of(self.house, self._power, container, call="commit", pause=pause) as picture:
+            changes = self.house.rooms.disks.export_diff(container.id, picture=picture)
+            async for data in changes:
+                yield data

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from portlayer.channel import ChannelError
 from portlayer.errors import PortLayerError
+from portlayer.execution.checkpoint import Checkpoints, catch_up
 from portlayer.execution.container import Container, Run
 from portlayer.execution.guest import guest_error
 from portlayer.execution.house import House
@@ -21,7 +22,7 @@ from portlayer.execution.states import Status, require
 from portlayer.execution.supervisor import Supervisor
 from portlayer.hypervisor.base import HypervisorError, InvalidState
 from portlayer.portlayer_pb2 import ContainerEvent, Reason
-from tether.tether_pb2 import Empty, ShutdownRequest, SignalRequest, TimeSetReply, TimeSetRequest
+from tether.tether_pb2 import Empty, ShutdownRequest, SignalRequest
 
 __all__ = ["Power"]
 
@@ -39,17 +40,20 @@ class Power:
         self.supervisor = Supervisor(house, self._settler)
         self.supervisor.restart = self._restart_later
         self._starter = Starter(house, self.supervisor)
+        self.checkpoints = Checkpoints(house)
 
     # -- start
-    async def start(self, container: Container) -> None:
-        """Returns when the process runs (it may have ended already).
+    async def start(self, container: Container, *, checkpoint: str | None = None) -> None:
+        """Returns when the process runs (it may have ended already), from ``checkpoint`` on if there is one.
 
         Raises:
             PortLayerError: LAUNCH_FAILED with the guest's words, GUEST_LOST when it stayed silent.
         """
         async with container.lock:
             require(container.name, "start", container.status, (Status.CREATED, Status.EXITED))
-            run = await self._starter.launch(container, automatic=False)
+            if checkpoint is not None:
+                await self.checkpoints.require(container, checkpoint)
+            run = await self._starter.launch(container, automatic=False, checkpoint=checkpoint)
         await asyncio.shield(run.started)
 
     async def start_automatically(
@@ -103,7 +107,7 @@ class Power:
             run = self._current(container)
             run.restart_cancelled = True
             await self._mark_manual(container)
-            await self._wake(container)
+            await self._wake_for_signal(container)
             container.move(Status.STOPPING)
         limit = None if timeout < 0 else float(timeout)
         await self._ask_to_end(container, run, signal, limit)
@@ -162,15 +166,12 @@ class Power:
             if await self._cancel_restart(container):
                 return
             require(container.name, "kill", container.status, _RUNS)
-            if container.status is Status.PAUSED and signal != _SIGKILL:
-                require(container.name, f"send signal {signal} to", container.status, (Status.RUNNING,))
             run = self._current(container)
             stop_signal = container.spec.stop_signal
             if signal in (_SIGKILL, stop_signal) or not stop_signal:
                 run.restart_cancelled = True
             await self._mark_manual(container)
-            if signal == _SIGKILL:
-                await self._wake(container)
+            await self._wake_for_signal(container)
         if signal == _SIGKILL:
             await self._kill(container, run)
             return
@@ -228,7 +229,13 @@ class Power:
             run = self._current(container)
             await self._wake(container)
         self._house.announce(container, ContainerEvent.UNPAUSED)
-        await self._set_clock(container, run)
+        await catch_up(self._house, container, run)
+
+    async def _wake_for_signal(self, container: Container) -> None:
+        """Under the lock: as in Docker, a signal ends a pause."""
+        if container.status is Status.PAUSED:
+            await self._wake(container)
+            self._house.announce(container, ContainerEvent.UNPAUSED)
 
     async def _wake(self, container: Container) -> None:
         """Under the lock: a paused VM runs again.
@@ -243,15 +250,6 @@ class Power:
         except InvalidState as error:
             raise self._just_ended(container) from error
         container.move(Status.RUNNING)
-
-    async def _set_clock(self, container: Container, run: Run) -> None:
-        """The guest's clock stood still while it was paused."""
-        assert run.channel is not None
-        request = TimeSetRequest(time=self._house.clock.now())
-        try:
-            await run.channel.call("TimeSet", request, TimeSetReply, timeout=self._house.timeouts.signal)
-        except ChannelError as error:
-            log.warning("container %s: its clock was not set: %s", container.id[:12], error)
 
     # -- shared
     async def end(self, container: Container) -> None:

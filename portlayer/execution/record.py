@@ -58,6 +58,7 @@ class Lasting:
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""
+    restored: bool = False  # this run goes on from a checkpoint: its journal has no STARTED
     rotated: bool = False  # the journal was rotated during this run: STARTED may be gone
     mark: JournalMark = field(default_factory=JournalMark)
 

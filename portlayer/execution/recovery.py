@@ -13,7 +13,8 @@ running           off    journal grew since the start's mark: settle the exit
                          came: what it was before
 stopped           off    EXITED
 removing          any    the removal is finished
-any other         on     attached again: RUNNING, PAUSED, or STARTING when
+any other         on     its NICs become what the record says, and it is
+                         attached again: RUNNING, PAUSED, or STARTING when
                          the journal has no STARTED yet
 unreadable        any    DEAD, with the reason; it can be removed
 ================  =====  ==================================================
@@ -26,6 +27,7 @@ import logging
 from dataclasses import replace
 
 from portlayer.errors import PortLayerError
+from portlayer.execution.change import Changer
 from portlayer.execution.container import Container, Run
 from portlayer.execution.house import House
 from portlayer.execution.power import Power
@@ -45,10 +47,11 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, house: House, power: Power, remover: Remover) -> None:
+    def __init__(self, house: House, power: Power, remover: Remover, changer: Changer) -> None:
         self._house = house
         self._power = power
         self._remover = remover
+        self._changer = changer
         self._settler = Settler(house)
 
     async def recover(self) -> None:
@@ -69,6 +72,7 @@ class Recovery:
         for container in containers:
             try:
                 await self._resume(container)
+                self._power.supervisor.forwarder.begin(container)  # what is left of one that has ended, too
             except (PortLayerError, HypervisorError, OSError):
                 log.exception("container %s could not be recovered fully", container.id[:12])
         log.info("recovered %d containers", len(containers))
@@ -130,21 +134,26 @@ class Recovery:
         if vm.power is PowerState.SUSPENDED and container.status is Status.RUNNING:
             container.move(Status.PAUSED)
         self._power.supervisor.watch_over(container, run)
+        if not _nics_are_as_recorded(container, vm):
+            task = asyncio.create_task(
+                self._changer.settle_nics(container), name=f"NICs of {container.id[:12]}"
+            )
+            self._house.keep_background(task)
 
     async def _opening(self, container: Container) -> MainState | None:
         state = container.record.state
         mark = state.mark
         paused = container.vm is not None and container.vm.power is PowerState.SUSPENDED
-        if state.rotated or paused:  # it has been RUNNING, whatever the journal still holds
+        if state.rotated or state.restored or paused:  # it has been RUNNING, whatever the journal still holds
             return MainState(state=MainState.RUNNING, started_at=state.started_at)
         journal = self._house.rooms.hypervisor.journal(container.id)
         return await asyncio.to_thread(opening, journal, mark.inode, mark.size)
 
     async def _settle_missed(self, container: Container) -> None:
         """It was to run, and its VM is off."""
-        mark = container.record.state.mark
+        state, mark = container.record.state, container.record.state.mark
         journal = self._house.rooms.hypervisor.journal(container.id)
-        if not await asyncio.to_thread(grew_since, journal, mark.inode, mark.size):
+        if not (state.restored or await asyncio.to_thread(grew_since, journal, mark.inode, mark.size)):
             intent = Intent.STOPPED if container.record.state.started_at else Intent.CREATED
             await self._house.save(container, replace(container.record, intent=intent))
             return
@@ -155,11 +164,17 @@ class Recovery:
         run.restart_cancelled = True  # the policy is asked once, with everybody else's
         container.run = run
         container.move(Status.STARTING)
-        state = await self._opening(container)
-        if state is not None and state.state != MainState.FAILED:
-            self._settler.begun(container, run, state)
+        opened = await self._opening(container)
+        if opened is not None and opened.state != MainState.FAILED:
+            self._settler.begun(container, run, opened)
         async with container.lock:
             await self._settler.settle(container, run)
+
+
+def _nics_are_as_recorded(container: Container, vm: VmInfo) -> bool:
+    wanted = sorted(e.assigned_mac for e in container.spec.endpoints if e.assigned_mac)
+    known = {nic.id for nic in vm.config.nics}
+    return sorted(nic.mac for nic in vm.config.nics) == wanted and vm.plugged_nics in (None, known)
 
 
 def _status(record: Record, vm: VmInfo) -> Status:

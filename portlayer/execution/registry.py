@@ -8,7 +8,7 @@ it is listed only once it is durable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from portlayer.errors import PortLayerError
@@ -129,19 +129,20 @@ class Registry:
     def layers_in_use(self) -> set[str]:
         return {container.spec.layer for container in self._everyone() if container.spec.layer}
 
-    def check_volumes_free(self, container: Container) -> None:
+    def check_volumes_free(self, container: Container, volumes: Mapping[str, bool]) -> None:
         """Raise unless this container's VM may attach its volumes now.
 
         A writable file system has one kernel at a time: another VM that has
-        the volume's disk would destroy it.
+        the volume's disk would destroy it. ``volumes``: those that are disks, and whether
+        each is only read.
         """
-        for volume, read_only in read_only_volumes(container.spec.mounts).items():
+        for volume, read_only in volumes.items():
             user = self.volume_conflict(container, volume, read_only=read_only)
             if user is not None:
                 raise PortLayerError(
                     Reason.VOLUME_IN_USE,
                     f"volume {volume} is in use by container {user}: only containers that all mount "
-                    "it read-only can run at the same time",
+                    "it read-only can run at the same time, or those of a volume made with --opt Shared=true",
                 )
 
     def volume_conflict(self, container: Container, volume: str, *, read_only: bool) -> str | None:

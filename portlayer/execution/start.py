@@ -39,7 +39,7 @@ class Starter:
         self._house = house
         self._supervisor = supervisor
 
-    async def launch(self, container: Container, *, automatic: bool) -> Run:
+    async def launch(self, container: Container, *, automatic: bool, checkpoint: str | None = None) -> Run:
         """Under the container's lock, from a stopped state. Await ``run.started`` for the outcome.
 
         Raises:
@@ -47,20 +47,20 @@ class Starter:
         """
         house = self._house
         size = house.registry.sizing.guest_size(container.spec.resources)
-        house.registry.check_volumes_free(container)
+        house.registry.check_volumes_free(container, house.disk_volumes(container.spec))
         house.registry.check_running_limits(container, size)
         before = container.record
         run = Run(previous=container.status)
         container.move(Status.STARTING)  # from here on volumes and limits count this container
         try:
             async with AsyncExitStack() as undo:
-                await self._prepare(container, undo, automatic=automatic)
+                await self._prepare(container, undo, automatic=automatic, restored=checkpoint is not None)
                 container.run = run
                 container.health = Health()
                 undo.push_async_callback(
                     self._undo, container, house.rooms.hypervisor.power_off, container.id
                 )
-                container.vm = await house.rooms.hypervisor.start(container.id)
+                container.vm = await house.rooms.hypervisor.start(container.id, snapshot=checkpoint)
                 undo.pop_all()
         except BaseException as error:
             container.run = None
@@ -78,10 +78,13 @@ class Starter:
         self._supervisor.watch_over(container, run)
         return run
 
-    async def _prepare(self, container: Container, undo: AsyncExitStack, *, automatic: bool) -> None:
+    async def _prepare(
+        self, container: Container, undo: AsyncExitStack, *, automatic: bool, restored: bool
+    ) -> None:
         house = self._house
         network, hypervisor = house.rooms.network, house.rooms.hypervisor
         before = container.record
+        await self._supervisor.forwarder.check(container)
         claims = undo.enter_context(ExitStack())
         record = replace(before, spec=claim(house, container, claims))
         container.record = record
@@ -92,11 +95,13 @@ class Starter:
         nics = [Nic(id=nic.tap, mac=nic.mac, network=nic.bridge, mtu=nic.mtu) for nic in plugged]
         interfaces, resolver = network.interfaces(attachment)
         disks = house.vm_disks(container)
+        shares, shared = await asyncio.to_thread(house.guest_shares, record.spec)
         boot = boot_config(
             container.id,
             record.spec,
             disks,
             GuestNetwork(interfaces=interfaces, resolver=resolver),
+            shared=shared,
             operation=current_operation(),
         )
         await self._trim_journal(container)
@@ -104,6 +109,7 @@ class Starter:
         record = record.with_state(
             mark=JournalMark(inode=inode, size=size),
             rotated=False,
+            restored=restored,
             requested_at=house.clock.now(),
             manual_stop=before.state.manual_stop and automatic,
             restart_count=before.state.restart_count if automatic else 0,
@@ -118,6 +124,7 @@ class Starter:
             replace(record, intent=Intent.RUNNING),
             disks=disks,
             nics=nics,
+            shares=shares,
             boot_config=boot,
             vcpus=guest.vcpus,
             memory_mib=guest.memory_mib,

@@ -18,9 +18,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from portlayer.channel import ChannelClosed, ChannelError
+from portlayer.execution.checkpoint import catch_up
 from portlayer.execution.container import Container, Run
+from portlayer.execution.forward import Forwarder
 from portlayer.execution.house import House
 from portlayer.execution.record import JournalMark
+from portlayer.execution.relay import relay
 from portlayer.execution.settle import Settler
 from portlayer.execution.states import Status
 from portlayer.hypervisor.base import HypervisorError, PowerState, VmEvent, VmEventKind
@@ -42,6 +45,7 @@ class Supervisor:
     def __init__(self, house: House, settler: Settler) -> None:
         self._house = house
         self._settler = settler
+        self.forwarder = Forwarder(house)
         self._dispatcher: asyncio.Task[None] | None = None
         self.restart: Callable[[Container, float], None] = lambda _container, _delay: None
 
@@ -66,6 +70,7 @@ class Supervisor:
             self._supervise(container, run), name=f"container {container.id[:12]}"
         )
         run.supervisor.add_done_callback(_complain)
+        self.forwarder.begin(container)
 
     # -- power events
     async def _dispatch(self, events: AsyncIterator[VmEvent]) -> None:
@@ -106,6 +111,7 @@ class Supervisor:
                 self._read_opening,
                 self._limit_time,
                 self._rotate,
+                self._relay,
             )
         ]
         try:
@@ -165,6 +171,9 @@ class Supervisor:
         try:
             hello = await run.channel.ready()
             self.main(container, run, hello.main)
+            if container.record.state.restored:
+                await catch_up(self._house, container, run)
+                return
             now = self._house.clock.now()
             request = TimeSetRequest(time=now)
             await run.channel.call("TimeSet", request, TimeSetReply, timeout=self._house.timeouts.call)
@@ -218,6 +227,11 @@ class Supervisor:
             return f"(no console: {error})"
         text = tail[-_CONSOLE_TAIL:].decode(errors="replace")
         return "".join(c for c in text if c.isprintable() or c in "\n\t").strip()
+
+    async def _relay(self, container: Container, run: Run) -> None:
+        if container.spec.engine_sockets:
+            assert run.channel is not None
+            await relay(run.channel, self._house.config.paths.docker_socket, container.id[:12])
 
     async def _rotate(self, container: Container, run: Run) -> None:
         limit = rotation_limit(container.spec.log)

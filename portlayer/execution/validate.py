@@ -21,7 +21,7 @@ _HIGHEST_SIGNAL = 64
 _MOST_PORTS = 4096
 _MOST_WORDS = 65536
 _LARGEST_SPEC = 3 << 20
-_DRIVERS = ("", "journal", "none")
+_DRIVERS = ("", "journal", "none", "syslog")
 
 # May change while the VM runs; everything else needs a stopped container.
 _LIVE_FIELDS = frozenset({"name", "metadata", "endpoints", "restart"})
@@ -56,11 +56,17 @@ def check_spec(spec: ContainerSpec, capabilities: Capabilities) -> None:
     _check_endpoints(spec, capabilities)
     _check_numbers(spec)
     if spec.log.driver not in _DRIVERS:
-        _refuse(f"log driver {spec.log.driver!r} is not supported: use journal or none", Reason.NOT_SUPPORTED)
+        _refuse(
+            f"log driver {spec.log.driver!r} is not supported: use journal, syslog or none",
+            Reason.NOT_SUPPORTED,
+        )
 
 
 def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:
-    destinations = [mount.destination for mount in spec.mounts] + [t.destination for t in spec.tmpfs]
+    destinations = [mount.destination for mount in spec.mounts]
+    destinations += [mount.destination for mount in spec.host_mounts]
+    destinations += [mount.destination for mount in spec.tmpfs]
+    destinations += spec.engine_sockets
     for destination in destinations:
         if not destination.startswith("/") or "\0" in destination:
             _refuse(f"invalid mount destination {destination[:80]!r}: it must be an absolute path")
@@ -70,6 +76,14 @@ def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:
             _refuse(f"the mount at {mount.destination} names no volume")
         if mount.subpath.startswith("/") or ".." in mount.subpath.split("/"):
             _refuse(f"invalid volume subpath {mount.subpath[:80]!r}: it must lie inside the volume")
+    if spec.host_mounts and not capabilities.max_shares:
+        _refuse(
+            f"bind mount of host path {spec.host_mounts[0].path[:200]} is not supported: "
+            "container VMs of this virtual container host do not see the host's file system; use a volume",
+            Reason.NOT_SUPPORTED,
+        )
+    if len(spec.host_mounts) > capabilities.max_shares:
+        _refuse(f"a VM has at most {capabilities.max_shares} mounts of host paths", Reason.LIMIT_EXCEEDED)
     volumes = {mount.volume for mount in spec.mounts}
     if len(volumes) + 1 > capabilities.max_disks:
         _refuse(

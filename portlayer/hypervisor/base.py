@@ -31,6 +31,7 @@ __all__ = [
     "NoSuchVm",
     "NotSupported",
     "PowerState",
+    "Share",
     "VmConfig",
     "VmEvent",
     "VmEventKind",
@@ -88,6 +89,15 @@ class Nic:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """A directory or file of the host that the guest mounts by ``tag`` (a file is the one called "file")."""
+
+    tag: str
+    path: Path  # free of links
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class VmConfig:
     """One VM's hardware and its persisted documents.
 
@@ -102,6 +112,7 @@ class VmConfig:
     memory_mib: int = 512
     disks: Sequence[Disk] = ()
     nics: Sequence[Nic] = ()
+    shares: Sequence[Share] = ()
     boot_config: bytes = b""
     extra: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -112,6 +123,9 @@ class VmInfo:
     version: int  # change version, grows with every configure()
     power: PowerState
     pid: int = 0  # hypervisor process, 0 when off or unknown
+    plugged_nics: frozenset[str] | None = None
+    """IDs of the NICs that the running VM really has; None: what the configuration says. They differ when
+    we were killed between a hot-plug and the configuration that follows it."""
 
 
 class VmEventKind(enum.Enum):
@@ -139,6 +153,7 @@ class Capabilities:
     hot_add_disk: bool
     max_disks: int
     max_nics: int
+    max_shares: int = 0  # 0: host paths cannot be shared
 
 
 class Hypervisor(Protocol):
@@ -166,11 +181,14 @@ class Hypervisor(Protocol):
             ConcurrentAccess: somebody else configured it; nothing changed.
         """
 
-    async def start(self, vm: str) -> VmInfo:
+    async def start(self, vm: str, *, snapshot: str | None = None) -> VmInfo:
         """Power on. Returns when the hypervisor runs the VM, not when the guest is ready.
 
+        With ``snapshot`` its disks become what they were then, and the VM goes on from its memory.
+
         Raises:
-            LaunchError: the VM is off again.
+            LaunchError: the VM is off again; its disks may be the snapshot's already.
+            NotSupported: its hardware is not the snapshot's; nothing changed.
         """
 
     async def power_off(self, vm: str) -> None:
@@ -180,8 +198,16 @@ class Hypervisor(Protocol):
 
     async def resume(self, vm: str) -> None: ...
 
-    async def snapshot(self, vm: str, name: str) -> None:
-        """Save memory, devices and disks of a running or powered-off VM under ``name``."""
+    async def snapshot(self, vm: str, name: str, *, stop: bool = False) -> None:
+        """Save memory, devices and disks of a running or powered-off VM under ``name``.
+
+        With ``stop`` a running VM is powered off at that very moment.
+        """
+
+    async def snapshots(self, vm: str) -> Sequence[str]:
+        """The names, sorted."""
+
+    async def delete_snapshot(self, vm: str, name: str) -> None: ...
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
         """Make ``config`` a VM that shares the disks and, when running, the memory of ``vm``."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from portlayer.channel import ChannelError, TetherError
 from portlayer.errors import PortLayerError
-from portlayer.execution.boot import read_only_volumes
 from portlayer.execution.container import Container
 from portlayer.execution.guest import ask, guest_error, running_channel
 from portlayer.execution.house import House
@@ -144,8 +143,23 @@ def _free_volumes(
     house: House, container: Container, path: bytes, stack: AsyncExitStack
 ) -> list[tuple[Path, str, bool]]:
     registry = house.registry
+    for shared in container.spec.host_mounts:
+        if _below(path, shared.destination):
+            raise PortLayerError(
+                Reason.NOT_SUPPORTED,
+                f"{shared.destination} of container {container.name} is a path of the host: "
+                "files are copied there while the container runs, or on the host",
+            )
     volumes: list[tuple[Path, str, bool]] = []
-    for name, read_only in read_only_volumes(container.spec.mounts).items():
+    disks = house.disk_volumes(container.spec)
+    for mount in container.spec.mounts:
+        if mount.volume not in disks and _below(path, mount.destination):
+            raise PortLayerError(
+                Reason.NOT_SUPPORTED,
+                f"{mount.destination} of container {container.name} is a directory of the host: "
+                "files are copied there while the container runs, or on the host",
+            )
+    for name, read_only in disks.items():
         user = registry.volume_conflict(container, name, read_only=False)
         for mount in container.spec.mounts:
             if mount.volume != name or mount.subpath:

@@ -135,6 +135,11 @@ class JournalReader:
         """The snapshot's number of the file that the last entries came from."""
         return self._index
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Inode and offset behind the last entry that was read. Only after a read that found some."""
+        return self._snapshot.files[self._index].inode, self._scanner.offset
+
     def read(self) -> list[Entry]:
         """The next entries, at most a block's worth; empty at the present end."""
         while not self._closed:

@@ -101,6 +101,11 @@ class Shaper:
             chunks.append(self._chunk(batch_stream, batch_time, b"".join(batch), place))
         return chunks
 
+    @property
+    def pending(self) -> bool:
+        """Whether a line has begun that has not ended."""
+        return any(self._partial.values())
+
     def finish(self) -> list[Chunk]:
         """Unfinished lines, when nothing more is coming."""
         chunks: list[Chunk] = []

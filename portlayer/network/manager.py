@@ -70,6 +70,7 @@ class NetworkManager:
         bridge_range_v6: str,
         dns: Sequence[str],
         qemu_uid: int,
+        host_access: bool = False,
         resolv_conf: Path = Path("/etc/resolv.conf"),
     ) -> None:
         ranges: dict[int, Subnet] = {
@@ -81,6 +82,7 @@ class NetworkManager:
         if ranges[6].prefixlen > 64:
             raise ValueError(f"{bridge_range_v6}: IPv6 networks are /64, the range must be larger")
         self._vch = vch_id
+        self._host_access = host_access
         self._dns = tuple(dns)
         self._host_resolver = HostResolver(resolv_conf)
         self._store = NetworkStore(state)
@@ -398,6 +400,7 @@ class NetworkManager:
             bridges=tuple(entry.rules() for entry in self._bridges()),
             guests=tuple(guest for plug in plugs for guest in plug.guests()),
             published=tuple(port for plug in plugs for port in plug.published()),
+            host_access=self._host_access,
         )
 
     async def _synchronize(self) -> None:

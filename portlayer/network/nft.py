@@ -85,6 +85,7 @@ def _inet(rules: Ruleset) -> str:
         ("BURST", 2 * QUESTIONS_EACH),
     ):
         fixed = fixed.replace(word, str(number))
+    fixed = fixed.replace("HOST_ACCESS", _HOST_ACCESS if rules.host_access else "")
     chains = fixed + _prerouting(rules.bridges) + _postrouting(rules.bridges)
     return f"table inet {table_name(rules.vch)} {{\n{sets}{chains}}}\n"
 
@@ -147,9 +148,16 @@ _INET_CHAINS = """\
     iifname . ip daddr @gateways4 icmp type echo-request accept
     iifname . ip6 daddr @gateways6 icmpv6 type echo-request accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+HOST_ACCESS\
     meta l4proto tcp reject with tcp reset
     reject with icmpx admin-prohibited
   }
+"""
+
+
+_HOST_ACCESS = """\
+    iifname != @internal iifname . ip daddr @gateways4 accept
+    iifname != @internal iifname . ip6 daddr @gateways6 accept
 """
 
 

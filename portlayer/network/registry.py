@@ -164,10 +164,7 @@ class Registry:
                     f"subnet {pool.subnet}: IPv6 is not enabled for network {network.name}",
                 )
             if version in plans:
-                raise PortLayerError(
-                    Reason.NOT_SUPPORTED,
-                    f"network {network.name}: several IPv{version} subnets in one network are not supported",
-                )
+                raise PortLayerError(Reason.POOL_OVERLAP, "bridge driver doesn't support multiple subnets")
             check_overlap(found.subnet, used, routes)
             plans[version] = found
         for pool in open_pools:

@@ -46,3 +46,4 @@ class Ruleset:
     bridges: tuple[Bridge, ...] = ()
     guests: tuple[Guest, ...] = ()
     published: tuple[Published, ...] = ()
+    host_access: bool = False  # may containers use the host's services, by their gateway's address?

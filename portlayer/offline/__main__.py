@@ -21,11 +21,12 @@ def main(work: str) -> int:
     from portlayer.offline.frames import ERROR, REPLY, Channel, PeerGone
     from portlayer.offline.programs import ProgramError
     from portlayer.offline.session import Session, UncleanError
+    from portlayer.offline.skeleton import SkeletonError
     from portlayer.offline.superblock import SuperblockError
     from portlayer.offline.verbs import VERBS, Cancelled
     from portlayer.offline.vmdk import VmdkError
 
-    faults = (DaemonError, UncleanError, SuperblockError, ProgramError, VmdkError)
+    faults = (DaemonError, UncleanError, SuperblockError, ProgramError, SkeletonError, VmdkError)
 
     def describe(error: Exception) -> dict[str, Any]:
         kind = "fault"

@@ -18,7 +18,9 @@ from archive.packing import END_OF_ARCHIVE, Packer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    Known = dict[tuple[int, int], bool]  # (inode below, inode above): whether the content differs
 
 __all__ = ["ADDED", "DELETED", "MODIFIED", "compare", "pack_changes"]
 
@@ -38,14 +40,16 @@ def compare(lower_fd: int, upper_fd: int) -> Iterator[tuple[bytes, bytes]]:
     try:
         upper = os.open(".", _OPEN_DIRECTORY, dir_fd=upper_fd)
         try:
-            yield from _compare(lower, upper, b"", 0)
+            yield from _compare(lower, upper, b"", 0, known={})
         finally:
             os.close(upper)
     finally:
         os.close(lower)
 
 
-def _compare(lower: int, upper: int, prefix: bytes, depth: int) -> Iterator[tuple[bytes, bytes]]:
+def _compare(
+    lower: int, upper: int, prefix: bytes, depth: int, *, known: Known
+) -> Iterator[tuple[bytes, bytes]]:
     if depth > _MAX_DEPTH:
         raise ArchiveError(prefix, f"deeper than {_MAX_DEPTH} directories")
     old = set(os.listdir(lower)) if lower >= 0 else set()
@@ -62,11 +66,13 @@ def _compare(lower: int, upper: int, prefix: bytes, depth: int) -> Iterator[tupl
         was_directory = before is not None and stat.S_ISDIR(before.st_mode)
         if before is None:
             yield ADDED, path
-        changed = before is not None and _differs(lower, upper, name, before, after)
+        changed = before is not None and _differs(lower, upper, name, before, after, known=known)
         if changed:
             yield MODIFIED, path
         if is_directory:
-            inner = _compare_directories(lower if was_directory else -1, upper, name, path, depth)
+            inner = _compare_directories(
+                lower if was_directory else -1, upper, name, path, depth, known=known
+            )
             first = next(inner, None)
             if first is not None:
                 if before is not None and not changed:
@@ -76,13 +82,13 @@ def _compare(lower: int, upper: int, prefix: bytes, depth: int) -> Iterator[tupl
 
 
 def _compare_directories(
-    lower: int, upper: int, name: bytes, path: bytes, depth: int
+    lower: int, upper: int, name: bytes, path: bytes, depth: int, *, known: Known
 ) -> Iterator[tuple[bytes, bytes]]:
     new = os.open(name, _OPEN_DIRECTORY, dir_fd=upper)
     try:
         old = os.open(name, _OPEN_DIRECTORY, dir_fd=lower) if lower >= 0 else -1
         try:
-            yield from _compare(old, new, path, depth + 1)
+            yield from _compare(old, new, path, depth + 1, known=known)
         finally:
             if old >= 0:
                 os.close(old)
@@ -90,7 +96,15 @@ def _compare_directories(
         os.close(new)
 
 
-def _differs(lower: int, upper: int, name: bytes, before: os.stat_result, after: os.stat_result) -> bool:
+def _differs(
+    lower: int,
+    upper: int,
+    name: bytes,
+    before: os.stat_result,
+    after: os.stat_result,
+    *,
+    known: Known,
+) -> bool:
     if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         return False
     for field in ("st_mode", "st_uid", "st_gid", "st_rdev", "st_mtime_ns"):
@@ -98,7 +112,13 @@ def _differs(lower: int, upper: int, name: bytes, before: os.stat_result, after:
             return True
     kind = stat.S_IFMT(after.st_mode)
     if kind == stat.S_IFREG:
-        return before.st_size != after.st_size or _content_differs(lower, upper, name)
+        if before.st_size != after.st_size:
+            return True
+        # removing one of many hard links changes the times of all: their content is read once
+        pair = (before.st_ino, after.st_ino)
+        if pair not in known:
+            known[pair] = _content_differs(lower, upper, name)
+        return known[pair]
     if kind == stat.S_IFLNK:
         return os.readlink(name, dir_fd=lower) != os.readlink(name, dir_fd=upper)
     if kind == stat.S_IFDIR:
@@ -108,7 +128,11 @@ def _differs(lower: int, upper: int, name: bytes, before: os.stat_result, after:
 
 
 def _roots_differ(lower: int, upper: int) -> bool:
-    return _differs(lower, upper, b".", os.fstat(lower), os.fstat(upper))
+    """Times aside: every start of a container touches the root, and no image needs to remember it."""
+    before, after = os.fstat(lower), os.fstat(upper)
+    if any(getattr(before, field) != getattr(after, field) for field in ("st_mode", "st_uid", "st_gid")):
+        return True
+    return read_xattrs(f"/proc/self/fd/{lower}/.") != read_xattrs(f"/proc/self/fd/{upper}/.")
 
 
 def _content_differs(lower: int, upper: int, name: bytes) -> bool:
@@ -130,15 +154,18 @@ def _content_differs(lower: int, upper: int, name: bytes) -> bool:
         os.close(old)
 
 
-def pack_changes(lower_fd: int, upper_fd: int) -> Iterator[bytes]:
-    """The differences as a layer: changed entries with their content, whiteouts for deleted ones."""
+def pack_changes(lower_fd: int, upper_fd: int, entries: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """The differences as a layer: changed entries with their content, whiteouts for deleted ones.
+
+    ``entries`` are what :func:`compare` yields, or those of them that are to be in the layer.
+    """
     packer = Packer()
     buffer = bytearray()
     if _roots_differ(lower_fd, upper_fd):
         root = yield from packer.entry(upper_fd, b".", b".", buffer)
         if root is not None:
             os.close(root)
-    for kind, path in compare(lower_fd, upper_fd):
+    for kind, path in entries:
         parent, _, name = path.rpartition(b"/")
         if kind == DELETED:
             buffer += encode_header(Member(name=path[1 : len(path) - len(name)] + b".wh." + name, mode=0))

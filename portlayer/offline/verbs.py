@@ -10,10 +10,12 @@ from portlayer.offline.changes import compare, pack_changes
 from portlayer.offline.frames import CANCEL, DATA, END, Channel
 from portlayer.offline.programs import run
 from portlayer.offline.session import BUILD, Session
+from portlayer.offline.setupfiles import without_setup_files
+from portlayer.offline.skeleton import Recorder, replay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["VERBS", "Cancelled"]
@@ -128,30 +130,62 @@ def pack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[
 def unpack(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
     owner = arguments.get("owner")
     options = archive.UnpackOptions(
-        layer=arguments.get("layer", False),
         no_overwrite_dir_non_dir=arguments.get("no_overwrite_dir_non_dir", False),
         owner=(owner[0], owner[1]) if owner else None,
     )
     with archive.Unpacker(session.root("root"), os.fsencode(arguments["path"]), options=options) as unpacker:
-        while True:
-            kind, body = channel.receive()
-            if kind == END:
-                break
-            if kind == CANCEL:
-                raise Cancelled("the sender gave up")
+        for body in _received(channel):
             unpacker.feed(body)
             session.wrote("root", len(body))
         result = unpacker.finish()
     return {"members": result.members, "size": result.size, "skipped_xattrs": result.skipped_xattrs}
 
 
+def unpack_layer(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A layer's archive into its disk; what is no file's content goes into ``skeleton``."""
+    root = session.root("root")
+    recorder = Recorder(root, arguments["skeleton"], arguments["replaced"])
+    try:
+        with archive.Unpacker(root, options=archive.UnpackOptions(layer=True)) as unpacker:
+            for body in _received(channel):
+                for piece in recorder.feed(body):
+                    unpacker.feed(piece)
+                session.wrote("root", len(body))
+            result = unpacker.finish()
+        return {"size": result.size, "archive_size": recorder.finish()}
+    finally:
+        recorder.close()
+
+
+def _received(channel: Channel) -> Iterator[bytes]:
+    """The bodies of an upload."""
+    while True:
+        kind, body = channel.receive()
+        if kind == END:
+            return
+        if kind == CANCEL:
+            raise Cancelled("the sender gave up")
+        yield body
+
+
 def changes(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The differences between ``lower`` and ``root``: kind, path, zero byte; repeated."""
-    return _download(channel, _listed(compare(session.root("lower"), session.root("root"))))
+    """A container's differences between ``lower`` and ``root``: kind, path, zero byte; repeated."""
+    return _download(channel, _listed(_container_changes(session)))
 
 
 def export_changes(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
-    return _download(channel, pack_changes(session.root("lower"), session.root("root")))
+    """A container's differences as a layer's archive."""
+    entries = _container_changes(session)
+    return _download(channel, pack_changes(session.root("lower"), session.root("root"), entries))
+
+
+def export_layer(session: Session, channel: Channel, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The archive that the layer was made of, byte for byte."""
+    return _download(channel, replay(session.root("root"), arguments["skeleton"], arguments["replaced"]))
+
+
+def _container_changes(session: Session) -> list[tuple[bytes, bytes]]:
+    return without_setup_files(list(compare(session.root("lower"), session.root("root"))))
 
 
 VERBS: dict[str, Callable[[Session, Channel, dict[str, Any]], dict[str, Any]]] = {
@@ -166,6 +200,8 @@ VERBS: dict[str, Callable[[Session, Channel, dict[str, Any]], dict[str, Any]]] =
     "unpack": unpack,
     "changes": changes,
     "export_changes": export_changes,
+    "unpack_layer": unpack_layer,
+    "export_layer": export_layer,
 }
 
 
@@ -180,7 +216,7 @@ def _download(channel: Channel, chunks: Iterator[bytes]) -> dict[str, Any]:
     return {}
 
 
-def _listed(entries: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+def _listed(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     buffer = bytearray()
     for kind, path in entries:
         buffer += kind + path + b"\0"

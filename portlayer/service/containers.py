@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from portlayer.execution.manager import Execution
 from portlayer.portlayer_pb2 import (
+    CheckpointList,
+    CheckpointRequest,
     Container,
     ContainerList,
     ContainerRef,
     ContainerSizeReply,
     ContainerState,
     ContainerStatsRequest,
+    CopyOutChunk,
     DiffReply,
+    ExportChangesRequest,
     Handle,
     KillRequest,
     ListContainersRequest,
@@ -99,6 +104,26 @@ class Containers(ContainersServicer):
 
     async def Diff(self, request: ContainerRef, context: Any) -> DiffReply:
         return await self._execution.diff(request.id)
+
+    async def ExportChanges(self, request: ExportChangesRequest, context: Any) -> AsyncIterator[CopyOutChunk]:
+        changes = self._execution.export_changes(request.id, pause=request.pause)
+        async with aclosing(changes):
+            async for data in changes:
+                yield CopyOutChunk(data=data)
+
+    async def Checkpoint(self, request: CheckpointRequest, context: Any) -> Empty:
+        await self._execution.checkpoint(request)
+        return Empty()
+
+    async def Checkpoints(self, request: ContainerRef, context: Any) -> CheckpointList:
+        return CheckpointList(names=await self._execution.checkpoints(request.id))
+
+    async def RemoveCheckpoint(self, request: CheckpointRequest, context: Any) -> Empty:
+        await self._execution.remove_checkpoint(request)
+        return Empty()
+
+    async def StartFromCheckpoint(self, request: CheckpointRequest, context: Any) -> ContainerState:
+        return await self._execution.start(request.id, checkpoint=request.name)
 
     async def Diagnostics(self, request: ContainerRef, context: Any) -> DiagnosticsReply:
         return await self._execution.diagnostics(request.id)

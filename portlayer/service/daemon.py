@@ -127,6 +127,7 @@ async def _open(config: VchConfig, stack: contextlib.AsyncExitStack) -> _Rooms:
         bridge_range_v6=config.bridge_range_v6,
         dns=config.dns,
         qemu_uid=user.pw_uid,
+        host_access=config.host_access,
     )
     hypervisor = _hypervisor(config)
     await images.open()

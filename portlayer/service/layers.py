@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from portlayer.errors import PortLayerError
@@ -55,8 +56,9 @@ class Layers(LayersServicer):
         return Empty()
 
     async def Export(self, request: LayerRef, context: Any) -> AsyncIterator[CopyOutChunk]:
-        async for data in self._images.export(request.chain_id):
-            yield CopyOutChunk(data=data)
+        async with aclosing(self._images.export(request.chain_id)) as chunks:
+            async for data in chunks:
+                yield CopyOutChunk(data=data)
 
 
 async def _data(first: PutLayerChunk, request: AsyncIterator[PutLayerChunk]) -> AsyncIterator[bytes]:
@@ -84,4 +86,5 @@ def _message(info: LayerInfo) -> Layer:
         path=str(info.path),
         empty=info.empty,
         labels=info.labels,
+        archive_size=info.archive_size,
     )

@@ -27,6 +27,7 @@ _CODES = {
     Reason.NO_SUCH_NETWORK: grpc.StatusCode.NOT_FOUND,
     Reason.NO_SUCH_PATH: grpc.StatusCode.NOT_FOUND,
     Reason.NO_SUCH_KEY: grpc.StatusCode.NOT_FOUND,
+    Reason.NO_SUCH_CHECKPOINT: grpc.StatusCode.NOT_FOUND,
     Reason.NAME_IN_USE: grpc.StatusCode.ALREADY_EXISTS,
     Reason.VERSION_CONFLICT: grpc.StatusCode.ABORTED,
     Reason.NO_SPACE: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -27,6 +27,9 @@ class Volumes(VolumesServicer):
         self._house = house
 
     async def Create(self, request: Volume, context: Any) -> Volume:
+        return await self._house.complete(self._create(request))
+
+    async def _create(self, request: Volume) -> Volume:
         known = any(info.name == request.name for info in self._stores.list())
         info = await self._stores.create(
             name=request.name,
@@ -57,17 +60,19 @@ class Volumes(VolumesServicer):
 
     async def Remove(self, request: RemoveVolumeRequest, context: Any) -> Empty:
         """``force`` forgives a volume that is not there; never one that is in use, as in Docker."""
-        try:
-            info = self._stores.get(request.name)
-        except PortLayerError as error:
-            if request.force and error.reason == Reason.NO_SUCH_VOLUME:
-                return Empty()
-            raise
-        volume = _facts(info)
-        with self._house.registry.removing_volume(request.name):
-            await self._stores.remove(request.name)
-        self._house.hub.volume(VolumeChange(kind=VolumeChange.REMOVED, volume=volume))
+        await self._house.complete(self._remove(request.name, force=request.force))
         return Empty()
+
+    async def _remove(self, name: str, *, force: bool) -> None:
+        with self._house.registry.removing_volume(name):
+            try:
+                info = await self._stores.remove(name)
+            except PortLayerError as error:
+                if force and error.reason == Reason.NO_SUCH_VOLUME:
+                    return
+                raise
+        volume = _facts(info) if info else Volume(name=name)
+        self._house.hub.volume(VolumeChange(kind=VolumeChange.REMOVED, volume=volume))
 
     async def _message(self, info: VolumeInfo) -> Volume:
         volume = _facts(info)
@@ -89,6 +94,6 @@ def _facts(info: VolumeInfo) -> Volume:
         labels=info.labels,
         options=info.options,
         anonymous=info.anonymous,
-        path=str(info.path),
+        path=info.mountpoint,
         metadata=info.metadata,
     )

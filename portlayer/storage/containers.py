@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from portlayer.errors import PortLayerError
 from portlayer.offline import vmdk
 from portlayer.portlayer_pb2 import DiffEntry, Reason
 from portlayer.storage import durable
+from portlayer.storage.copies import copy_file
 from portlayer.storage.disklocks import DiskLocks
 from portlayer.storage.failures import translated
 from portlayer.storage.images import ImageStore
 from portlayer.storage.offlineroot import OfflineRoot
-from portlayer.storage.setupfiles import without_setup_files
 from portlayer.storage.worker import Worker, Workshop
 
 __all__ = ["ContainerDisks", "OfflineRoot"]
@@ -143,21 +144,38 @@ class ContainerDisks:
                     await self._mount(worker, disk, volumes, writable=writable)
                     yield OfflineRoot(worker, self._root)
 
-    async def diff(self, container: str) -> list[tuple[bytes, DiffEntry.Kind.ValueType]]:
+    @contextlib.asynccontextmanager
+    async def picture(self, container: str) -> AsyncIterator[Path]:
+        """A copy of the disk as its file is now, for :meth:`diff` and :meth:`export_diff`.
+
+        The caller sees to it that nobody writes until this has entered. The copy is
+        gone at the end, or swept by the next :meth:`open`.
+        """
+        self._layer(container)
+        with contextlib.ExitStack() as stack:
+            with translated(f"picture of container {container}", place=self._root):
+                directory = stack.enter_context(durable.new_directory(self._root))
+                stack.callback(shutil.rmtree, directory)
+                await copy_file(self.path(container), directory / "disk.vmdk")
+            self._step("container:copied")
+            yield directory / "disk.vmdk"
+
+    async def diff(
+        self, container: str, *, picture: Path | None = None
+    ) -> list[tuple[bytes, DiffEntry.Kind.ValueType]]:
         """What the container changed relative to its image, as ``docker diff`` shows it."""
         listing = bytearray()
-        async for chunk in self._against_image(container, "changes"):
+        async for chunk in self._against_image(container, "changes", picture):
             listing += chunk
-        entries = [(record[1:], _KINDS[record[:1]]) for record in bytes(listing).split(b"\0") if record]
-        return without_setup_files(entries)
+        return [(record[1:], _KINDS[record[:1]]) for record in bytes(listing).split(b"\0") if record]
 
-    def export_diff(self, container: str) -> AsyncIterator[bytes]:
+    def export_diff(self, container: str, *, picture: Path | None = None) -> AsyncIterator[bytes]:
         """The same as a layer's archive (``docker commit``)."""
-        return self._against_image(container, "export_changes")
+        return self._against_image(container, "export_changes", picture)
 
-    async def _against_image(self, container: str, verb: str) -> AsyncIterator[bytes]:
+    async def _against_image(self, container: str, verb: str, picture: Path | None) -> AsyncIterator[bytes]:
         self._layer(container)
-        disk = self.path(container)
+        disk = picture or self.path(container)
         below = vmdk.parent_of(disk)
         async with self._locks.hold([disk]):
             with translated(f"disk of container {container}", place=self._root):

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import re
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ from portlayer.storage import durable
 from portlayer.storage.failures import translated
 from portlayer.storage.layerindex import LayerInfo, StoredLayer, decode_layer, layer_directory, read_layers
 from portlayer.storage.layerstream import LayerStream
-from portlayer.storage.worker import Workshop
+from portlayer.storage.worker import Workshop, uninterrupted
 
 __all__ = ["ImageStore", "LayerInfo"]
 
 MAX_DEPTH = 20  # disks in a chain
 _SLOTS = 4
 _CHAIN_ID = re.compile(r"sha256:[0-9a-f]{64}")
-_EMPTY_ARCHIVE = bytes(1024)
+_ZEROS = 1 << 20
 
 
 def _no_step(name: str) -> None:
@@ -123,7 +124,6 @@ class ImageStore:
                 )
             finally:
                 self._building[parent] -= 1
-            self._layers[chain_id] = layer
             return layer.info
 
     def list(self) -> list[LayerInfo]:
@@ -148,21 +148,42 @@ class ImageStore:
         with translated(f"layer {chain_id}", place=self._root):
             await asyncio.to_thread(durable.remove, self._directory(chain_id))
 
-    async def export(self, chain_id: str) -> AsyncIterator[bytes]:
-        """The layer's differences to its parent as an archive.
+    async def export(self, chain_id: str) -> AsyncGenerator[bytes, None]:
+        """The archive that the layer came as, byte for byte.
 
-        Same content as the archive it came from, but not the same bytes.
+        Raises:
+            PortLayerError: NO_SUCH_LAYER; BAD_LAYER (at its end): the bytes are not the original's.
         """
         info = self.get(chain_id)
+        if not info.archive_size:
+            raise PortLayerError(
+                Reason.NOT_SUPPORTED,
+                f"layer {chain_id} was stored by an earlier version, which did not keep what its archive "
+                "looked like: remove the image and pull or load it again",
+            )
+        digest = hashlib.sha256()
+        async with contextlib.aclosing(self._archive(info)) as chunks:
+            async for chunk in chunks:
+                digest.update(chunk)
+                yield chunk
+        if f"sha256:{digest.hexdigest()}" != info.diff_id:
+            raise PortLayerError(
+                Reason.BAD_LAYER,
+                f"the archive of layer {chain_id} cannot be made again: its digest would be "
+                f"sha256:{digest.hexdigest()}, not {info.diff_id}",
+            )
+
+    async def _archive(self, info: LayerInfo) -> AsyncGenerator[bytes, None]:
         if info.empty:
-            yield _EMPTY_ARCHIVE
+            for start in range(0, info.archive_size, _ZEROS):
+                yield bytes(min(_ZEROS, info.archive_size - start))
             return
-        lower = self.get(info.parent).path if info.parent else vmdk.parent_of(info.path)
-        with translated(f"layer {chain_id}", place=self._root):
+        directory = self._directory(info.chain_id)
+        with translated(f"layer {info.chain_id}", place=self._root):
             async with self._workshop.session() as worker:
-                await worker.call("mount", name="lower", path=str(lower), mode="read")
                 await worker.call("mount", name="root", path=str(info.path), mode="read")
-                async with contextlib.aclosing(worker.download("export_changes")) as chunks:
+                skeleton = {name: str(directory / name) for name in ("skeleton", "replaced")}
+                async with contextlib.aclosing(worker.download("export_layer", **skeleton)) as chunks:
                     async for chunk in chunks:
                         yield chunk
 
@@ -190,20 +211,24 @@ class ImageStore:
             if await stream.is_empty():
                 await stream.drain()
                 stream.verify(diff_id)
-                document |= {"empty": True, "size": 0, "depth": depth}
+                document |= {"empty": True, "size": 0, "archive_size": stream.size, "depth": depth}
             else:
                 flat = depth >= MAX_DEPTH
-                size = await self._apply(directory, parent, stream, diff_id, flat=flat)
-                document |= {"empty": False, "size": size, "depth": 1 if flat else depth + 1}
-            await asyncio.to_thread(
-                self._publish, directory, self._directory(chain_id), "layer.json", document
-            )
+                sizes = await self._apply(directory, parent, stream, diff_id, flat=flat)
+                document |= {"empty": False, **sizes, "depth": 1 if flat else depth + 1}
+            layer = await uninterrupted(self._make_known(directory, chain_id, document))
         self._step("layer:published")
-        return decode_layer(document, self._root, self._layers, self.base)
+        return layer
+
+    async def _make_known(self, directory: Path, chain_id: str, document: dict[str, Any]) -> StoredLayer:
+        await asyncio.to_thread(self._publish, directory, self._directory(chain_id), "layer.json", document)
+        layer = decode_layer(document, self._root, self._layers, self.base)
+        self._layers[chain_id] = layer
+        return layer
 
     async def _apply(
         self, directory: Path, parent: str, stream: LayerStream, diff_id: str, *, flat: bool
-    ) -> int:
+    ) -> dict[str, int]:
         below = self.get(parent).path if parent else self.base
         disk = directory / "disk.vmdk"
         async with self._workshop.session() as worker:
@@ -215,11 +240,12 @@ class ImageStore:
             await worker.call("mount", name="root", path=str(disk), mode="build")
             self._step("layer:mounted")
             async with contextlib.aclosing(stream.chunks()) as chunks:
-                result = await worker.upload("unpack", chunks, path="/", layer=True)
+                skeleton = {name: str(directory / name) for name in ("skeleton", "replaced")}
+                sizes = await worker.upload("unpack_layer", chunks, **skeleton)
             self._step("layer:unpacked")
             stream.verify(diff_id)
         self._step("layer:closed")
-        return int(result["size"])
+        return sizes
 
     async def _make_base(self) -> None:
         what = f"image store {self._root}"

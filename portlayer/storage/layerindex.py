@@ -20,6 +20,7 @@ class LayerInfo:
     parent: str  # chain ID; "" = none
     diff_id: str
     size: int  # bytes of file content in the layer's archive
+    archive_size: int  # bytes of the archive; 0: it cannot be made again (stored by an earlier version)
     disk_bytes: int  # of the layer's own disk on this host
     path: Path  # the disk to stand on: the parent's when the layer is empty
     empty: bool
@@ -54,6 +55,7 @@ def decode_layer(
         parent=parent,
         diff_id=document["diff_id"],
         size=document["size"],
+        archive_size=document.get("archive_size", 0),
         disk_bytes=disk_bytes,
         path=path,
         empty=empty,

@@ -21,6 +21,7 @@ class LayerStream:
         self._chunks = chunks
         self._digest = hashlib.sha256()
         self._head = b""
+        self.size = 0  # bytes that have passed
 
     async def is_empty(self) -> bool:
         """True when the archive has no entries: it is over, or begins with its end."""
@@ -49,10 +50,12 @@ class LayerStream:
         """All chunks, once."""
         if self._head:
             self._digest.update(self._head)
+            self.size += len(self._head)
             yield self._head
             self._head = b""
         async for chunk in self._chunks:
             view = memoryview(chunk)
+            self.size += len(view)
             for start in range(0, len(view), _AT_ONCE):
                 self._digest.update(view[start : start + _AT_ONCE])
             yield chunk

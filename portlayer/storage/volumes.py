@@ -2,6 +2,9 @@
 
 A volume is an ext4 file system with one directory, ``data``, which is what
 containers see: so they never see a ``lost+found``, and a new volume is empty.
+One that is shared is the same directory without the disk, on the host's own file
+system: any number of VMs may have it at once. One with a device is only a name
+for a path of the host.
 """
 
 from __future__ import annotations
@@ -23,16 +26,14 @@ from portlayer.errors import PortLayerError
 from portlayer.offline import vmdk
 from portlayer.portlayer_pb2 import Reason
 from portlayer.storage import durable
-from portlayer.storage.capacity import parse_capacity
 from portlayer.storage.failures import translated
-from portlayer.storage.worker import Workshop
+from portlayer.storage.volumeoptions import parse_options
+from portlayer.storage.worker import Workshop, uninterrupted
 
 __all__ = ["VolumeInfo", "VolumeStores"]
 
-DEFAULT_CAPACITY = 10 << 30
-MIN_CAPACITY = 16 << 20  # what an ext4 with a journal needs
-MAX_CAPACITY = 2 << 40  # of a sparse VMDK
 _SLOTS = 4
+_DISK, _TREE = "disk.vmdk", "tree"
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
 _DRIVERS = ("", "local", "vsphere")  # two names of one store: VIC's clients ask for the second
@@ -48,8 +49,17 @@ class VolumeInfo:
     labels: dict[str, str]
     options: dict[str, str]  # as given
     anonymous: bool
-    path: Path  # the disk
+    path: Path  # the disk; of a shared volume the directory that holds ``data``
+    shared: bool = False
+    device: str = ""  # a path of the host that is not ours
+    device_read_only: bool = False
     metadata: bytes
+
+    @property
+    def mountpoint(self) -> str:
+        if self.device:
+            return self.device
+        return str(self.path / "data" if self.shared else self.path)
 
 
 def _no_step(name: str) -> None:
@@ -108,7 +118,7 @@ class VolumeStores:
     ) -> VolumeInfo:
         """Make a volume, or return the one of this name.
 
-        Options: ``VolumeStore`` (a label), ``Capacity`` (like 10GB), in any case.
+        Options: see :mod:`portlayer.storage.volumeoptions`.
 
         Raises:
             PortLayerError: NOT_SUPPORTED (names what), NO_SPACE
@@ -121,25 +131,27 @@ class VolumeStores:
             raise PortLayerError(Reason.NOT_SUPPORTED, message)
         if driver not in _DRIVERS:
             raise PortLayerError(Reason.NOT_SUPPORTED, f"volume driver {driver[:80]!r} is not supported")
-        store, capacity = self._parse(options)
+        wanted = parse_options(options, self._stores)
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name in self._volumes:
                 return self._volumes[name]
             self._check_damage(name)
             info = VolumeInfo(
                 name=name,
-                store=store,
+                store=wanted.store,
                 driver=driver or "local",
-                capacity=capacity,
+                capacity=wanted.capacity,
                 created_at=created_at,
                 labels=dict(labels),
                 options=dict(options),
                 anonymous=anonymous,
-                path=self._stores[store] / name / "disk.vmdk",
+                path=self._stores[wanted.store] / name / (_TREE if wanted.shared else _DISK),
+                shared=wanted.shared,
+                device=wanted.device,
+                device_read_only=wanted.read_only,
                 metadata=metadata,
             )
             await self._make(info)
-            self._volumes[name] = info
             return info
 
     def get(self, name: str) -> VolumeInfo:
@@ -152,22 +164,32 @@ class VolumeStores:
     def list(self) -> list[VolumeInfo]:
         return list(self._volumes.values())
 
-    async def remove(self, name: str) -> None:
-        """
+    async def remove(self, name: str) -> VolumeInfo | None:
+        """What was removed, ``None`` for a damaged one. One that is just being made is waited for.
+
         Raises:
             PortLayerError: NO_SUCH_VOLUME
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
-            directory = self._damaged[name] if name in self._damaged else self.get(name).path.parent
+            info = None if name in self._damaged else self.get(name)
             self._step("volume:removing")
-            with translated(f"volume {name}", place=directory.parent):
-                await asyncio.to_thread(durable.remove, directory)
-            self._volumes.pop(name, None)
-            self._damaged.pop(name, None)
+            await uninterrupted(self._remove(name, info.path.parent if info else self._damaged[name]))
+            return info
+
+    async def _remove(self, name: str, directory: Path) -> None:
+        with translated(f"volume {name}", place=directory.parent):
+            await asyncio.to_thread(durable.remove, directory)
+        self._volumes.pop(name, None)
+        self._damaged.pop(name, None)
 
     async def used_bytes(self, name: str) -> int:
-        """Bytes the volume's disk takes on this host."""
-        return self.get(name).path.stat().st_blocks * 512
+        """Bytes that the volume takes on this host."""
+        info = self.get(name)
+        if info.device:
+            return 0  # not ours
+        if info.shared:
+            return await asyncio.to_thread(_tree_bytes, info.path)
+        return info.path.stat().st_blocks * 512
 
     async def _make(self, info: VolumeInfo) -> None:
         root = self._stores[info.store]
@@ -179,21 +201,27 @@ class VolumeStores:
             translated(what, place=root),
         ):
             self._step("volume:directory")
-            disk = directory / "disk.vmdk"
-            vmdk.create(disk, capacity=info.capacity)
-            async with self._workshops[info.store].session() as worker:
-                await worker.call(
-                    "format",
-                    path=str(disk),
-                    label=_label(info.name),
-                    directory="data",
-                )
+            if info.shared:
+                (directory / _TREE / "data").mkdir(parents=True)
+                (directory / _TREE).chmod(0o700)
+            elif not info.device:
+                await self._format(info, directory / _DISK)
             self._step("volume:formatted")
-            await asyncio.to_thread(self._publish, directory, info)
+            await uninterrupted(self._make_known(directory, info))
         self._step("volume:published")
 
+    async def _make_known(self, directory: Path, info: VolumeInfo) -> None:
+        await asyncio.to_thread(self._publish, directory, info)
+        self._volumes[info.name] = info
+
+    async def _format(self, info: VolumeInfo, disk: Path) -> None:
+        vmdk.create(disk, capacity=info.capacity)
+        async with self._workshops[info.store].session() as worker:
+            await worker.call("format", path=str(disk), label=_label(info.name), directory="data")
+
     def _publish(self, directory: Path, info: VolumeInfo) -> None:
-        os.chown(directory / "disk.vmdk", *self._owner)
+        if not info.shared and not info.device:
+            os.chown(directory / _DISK, *self._owner)
         os.chown(directory, 0, self._owner[1])
         document = {
             "version": 1,
@@ -204,6 +232,9 @@ class VolumeStores:
             "labels": info.labels,
             "options": info.options,
             "anonymous": info.anonymous,
+            "shared": info.shared,
+            "device": info.device,
+            "device_read_only": info.device_read_only,
             "metadata": base64.b64encode(info.metadata).decode(),
         }
         durable.write_file(directory / "volume.json", json.dumps(document, indent=1).encode())
@@ -216,34 +247,13 @@ class VolumeStores:
                 f"volume {name} is damaged: {self._damaged[name]}/volume.json cannot be read",
             )
 
-    def _parse(self, options: Mapping[str, str]) -> tuple[str, int]:
-        store, capacity = "default", DEFAULT_CAPACITY
-        for key, value in options.items():
-            if key.lower() == "volumestore":
-                store = value
-                if store not in self._stores:
-                    known = ", ".join(sorted(self._stores))
-                    raise PortLayerError(
-                        Reason.NOT_SUPPORTED, f"no volume store {value[:80]!r}; there are: {known}"
-                    )
-            elif key.lower() == "capacity":
-                try:
-                    capacity = parse_capacity(value)
-                except ValueError as error:
-                    raise PortLayerError(Reason.NOT_SUPPORTED, f"volume option {key}: {error}") from None
-                if not MIN_CAPACITY <= capacity <= MAX_CAPACITY:
-                    raise PortLayerError(
-                        Reason.NOT_SUPPORTED, f"volume option {key}: {value} is not between 16MB and 2TB"
-                    )
-            else:
-                raise PortLayerError(Reason.NOT_SUPPORTED, f"volume option {key[:80]!r} is not supported")
-        return store, capacity
-
 
 def _load(store: str, path: Path) -> VolumeInfo:
     document: dict[str, Any] = json.loads((path / "volume.json").read_text())
-    disk = path / "disk.vmdk"
-    disk.stat()
+    shared, device = document.get("shared", False), document.get("device", "")
+    content = path / (_TREE if shared else _DISK)
+    if not device:
+        content.stat()
     return VolumeInfo(
         name=document["name"],
         store=store,
@@ -253,9 +263,24 @@ def _load(store: str, path: Path) -> VolumeInfo:
         labels=document["labels"],
         options=document["options"],
         anonymous=document["anonymous"],
-        path=disk,
+        path=content,
+        shared=shared,
+        device=device,
+        device_read_only=document.get("device_read_only", False),
         metadata=base64.b64decode(document["metadata"]),
     )
+
+
+def _tree_bytes(root: Path) -> int:
+    """What a guest may be changing meanwhile: what goes away is not counted."""
+    total = 0
+    for directory, _, files in os.walk(root, onerror=None):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512  # noqa: PTH118
+            except FileNotFoundError:
+                continue
+    return total
 
 
 def _label(name: str) -> str:

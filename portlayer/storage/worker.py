@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import portlayer.offline
 from portlayer.offline.frames import (
@@ -31,8 +31,9 @@ from portlayer.offline.frames import (
 )
 from portlayer.storage.leftovers import kill_leftovers
 
-__all__ = ["Worker", "WorkerError", "Workshop"]
+__all__ = ["Worker", "WorkerError", "Workshop", "uninterrupted"]
 
+T = TypeVar("T")
 _MAIN = Path(portlayer.offline.__file__).with_name("__main__.py")
 _PATIENCE = 60.0  # for an abandoned child to take down in order
 _LAST_WORDS = 4000
@@ -232,15 +233,18 @@ class Workshop:
             try:
                 yield worker
             except BaseException:
-                await _uninterrupted(worker.end(keep=keep))
+                await uninterrupted(worker.end(keep=keep))
                 raise
-            await _uninterrupted(worker.end(keep=True, report=True))
+            await uninterrupted(worker.end(keep=True, report=True))
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Finish ``work`` even when our task is cancelled (again): processes must not stay behind."""
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Finish ``work`` even when our task is cancelled (again): nothing may stay half done.
+
+    The cancellation is forgotten: what it came too late for has happened.
+    """
     task = asyncio.ensure_future(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(task)
-    task.result()
+    return task.result()

@@ -80,6 +80,8 @@ while :; do
     net) if ip link set $(nic $one) up && ip addr add $two dev $(nic $one) && ping -c 1 -W 5 $three >/dev/null; then echo done; else echo failed; fi >&3 ;;
     journal) awk "BEGIN { for (i = $one; i < $two; i++) printf \"%015d\n\", i }" >&4; echo done >&3 ;;
     console) echo "$one" >/dev/console; echo done >&3 ;;
+    note) noted=$one; echo done >&3 ;;
+    noted) echo "noted $noted" >&3 ;;
     off) poweroff -f ;;
     reboot) reboot -f ;;
     panic) exit 1 ;;

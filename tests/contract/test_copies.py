@@ -56,11 +56,8 @@ async def test_a_running_vm_that_writes_to_its_disk_is_not_copied(
     config = dataclasses.replace((await hypervisor.get(vm)).config, id=secrets.token_hex(32), disks=())
     with pytest.raises(NotSupported, match="writes to a disk"):
         await hypervisor.clone(vm, config)
-    with pytest.raises(NotSupported, match="vmdk"):
-        await hypervisor.snapshot(vm, "first")
     assert await guest.ask("ping on") == "pong on"
     assert (await hypervisor.get(vm)).power is PowerState.ON
-    assert not list(hypervisor.journal(vm).parent.glob("snapshots/*"))
 
 
 async def test_a_snapshot_holds_what_the_vm_was(scene: Scene, hypervisor: Hypervisor) -> None:
@@ -87,3 +84,59 @@ async def test_a_snapshot_of_a_running_vm_holds_its_memory(scene: Scene, hypervi
     for name in ("paused", "a", "b"):
         state = hypervisor.journal(vm).parent / "snapshots" / name / "memory.state"
         assert state.stat().st_size > 1 << 20
+
+
+async def test_a_vm_goes_on_from_its_snapshot_as_often_as_wanted(
+    scene: Scene, hypervisor: Hypervisor
+) -> None:
+    disk, shared = scene.backend.disk("d"), scene.backend.disk("ro", read_only=True)
+    vm, guest = await scene.started(disks=(disk, shared))
+    assert await guest.ask("note here") == await guest.ask("put d here") == "done"
+    events = hypervisor.watch()
+    await hypervisor.snapshot(vm, "first")
+    assert (await hypervisor.get(vm)).power is PowerState.ON
+    assert await guest.ask("note later") == await guest.ask("put d later") == "done"
+    await hypervisor.snapshot(vm, "second", stop=True)
+    assert (await next_event(events, vm, VmEventKind.POWERED_OFF)).detail == "power-off"
+    assert await hypervisor.snapshots(vm) == ["first", "second"]
+
+    for name, noted in (("first", "here"), ("second", "later"), ("first", "here")):
+        await hypervisor.start(vm, snapshot=name)
+        guest = await scene.guest(vm)
+        assert await guest.ask("noted") == f"noted {noted}"
+        assert await guest.ask("get d") == f"got {noted}"
+        assert await guest.ask("put d again") == "done"
+        assert (await hypervisor.get(vm)).power is PowerState.ON
+        await hypervisor.power_off(vm)
+    config = (await hypervisor.get(vm)).config
+    await hypervisor.configure(
+        dataclasses.replace(config, memory_mib=256), version=(await hypervisor.get(vm)).version
+    )
+    with pytest.raises(NotSupported, match="memory"):
+        await hypervisor.start(vm, snapshot="first")
+    await hypervisor.delete_snapshot(vm, "first")
+    with pytest.raises(HypervisorError, match="first"):
+        await hypervisor.start(vm, snapshot="first")
+    assert await hypervisor.snapshots(vm) == ["second"]
+
+
+async def test_who_dies_while_a_vm_stands_still_finds_it_going_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm, guest = await scene.started(disks=(scene.backend.disk("d"),))
+    assert await guest.ask("put d here") == "done"
+
+    async def die(*arguments: object, **options: object) -> None:
+        raise HypervisorError("killed here")
+
+    with monkeypatch.context() as fault:
+        fault.setattr("portlayer.hypervisor.qemu.memory._give", die)
+        fault.setattr("portlayer.hypervisor.qemu.aside.put_back", die)
+        with pytest.raises(HypervisorError, match="killed here"):
+            await scene.hypervisor.snapshot(vm, "never")
+    await scene.restart()
+    assert (await scene.hypervisor.get(vm)).power is PowerState.ON
+    guest = await scene.guest(vm)
+    assert await guest.ask("get d") == "got here"
+    assert await guest.ask("put d on") == "done"
+    assert await scene.hypervisor.snapshots(vm) == []

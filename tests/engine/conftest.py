@@ -14,6 +14,7 @@ import pytest
 
 from engine.app import build_application
 from engine.catalog import ImageRecord
+from engine.containers.anonymous import AnonymousVolumes
 from engine.containers.index import ContainerIndex
 from engine.context import Engine
 from engine.events.hub import EventHub
@@ -52,6 +53,9 @@ class Images:
 
     async def list(self) -> list[ImageRecord]:
         return list(self.records.values())
+
+    async def tidy(self) -> None:
+        """Nothing is ever left half done here."""
 
 
 @dataclass
@@ -168,7 +172,12 @@ def images() -> Images:
 async def running_engine(config: VchConfig, images: Images) -> AsyncIterator[Engine]:
     port = PortLayer(config.paths.portlayer_socket)
     engine = Engine(
-        config=config, port=port, images=images, events=EventHub(), containers=ContainerIndex(port)
+        config=config,
+        port=port,
+        images=images,
+        events=EventHub(),
+        containers=ContainerIndex(port),
+        anonymous=AnonymousVolumes(port),
     )
     server = HttpServer(build_application(engine))
     sweeper = Sweeper(engine)

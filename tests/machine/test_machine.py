@@ -1,5 +1,6 @@
 """vic-machine's command line, without deploying anything."""
 
+import errno
 import json
 import ssl
 import subprocess
@@ -10,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
+from machine import local
 from machine.__main__ import cli
 from machine.certificates import generate_certificates
-from machine.errors import MachineError, UsageProblem
+from machine.errors import MachineError, UsageProblem, VchExists
 from machine.places import Places
 from machine.supervisor import Backoff, is_running
 from machine.validate import free_bridge_range, free_port, validate
@@ -166,3 +168,51 @@ def test_a_host_without_pid_file_is_not_running(tmp_path: Path) -> None:
 def test_errors_have_distinct_exit_codes() -> None:
     codes = [kind.exit_code for kind in (MachineError, *MachineError.__subclasses__())]
     assert sorted(codes) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_create_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = config(tmp_path, qemu_user="root", docker_group="root")
+    monkeypatch.setattr(local, "validate", lambda *_: [])
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(MachineError, match=r"cannot create a: .*No space left"):
+        local.create(made, Places(state=tmp_path / "state"), names=["a"], organization="Test")
+    assert not made.root.exists()
+
+
+def test_a_vch_boots_from_a_copy_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config(tmp_path, qemu_user="root", docker_group="root")
+    places = Places(state=tmp_path / "state")
+    (tmp_path / "kernel").write_text("as it was")
+    monkeypatch.setattr(local, "validate", lambda *_: [])
+    monkeypatch.setattr(local, "start", lambda *_: None)
+    local.create(made, places, names=["a"], organization="Test")
+    (tmp_path / "kernel").write_text("a new build")
+    stored = places.load("a")
+    assert stored.guest.kernel.read_text() == "as it was"
+    assert stored.guest.kernel.parent == stored.paths.guest
+    with pytest.raises(VchExists):
+        local.create(made, places, names=["a"], organization="Test")
+
+
+def test_of_two_creates_at_once_the_second_is_refused_and_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(tmp_path, qemu_user="root", docker_group="root")
+    made.paths.guest.mkdir(parents=True)
+    monkeypatch.setattr(local, "validate", lambda *_: [])
+    with pytest.raises(VchExists):
+        local.create(made, Places(state=tmp_path / "state"), names=["a"], organization="Test")
+    assert made.paths.guest.exists()
+
+
+def test_what_a_killed_create_left_is_named_and_deleted(tmp_path: Path) -> None:
+    (tmp_path / "a/guest").mkdir(parents=True)
+    where = ["--state-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    inspected = command("inspect", "a", *where)
+    assert (inspected.returncode, "`vic-machine delete a` removes it" in inspected.stderr) == (1, True)
+    assert command("delete", "a", *where).returncode == 0
+    assert not (tmp_path / "a").exists()
+    assert command("delete", "a", *where).returncode == 3

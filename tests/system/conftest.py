@@ -33,7 +33,10 @@ def registry(host: Host) -> str:
 
 @pytest.fixture(scope="session")
 def vch(host: Host, registry: str) -> Iterator[Vch]:
-    made = Vch(host, "main", "--insecure-registry", registry, "--registry-mirror", f"http://{registry}")
+    shared = host.directory / "shared"
+    shared.mkdir()
+    registries = ("--insecure-registry", registry, "--registry-mirror", f"http://{registry}")
+    made = Vch(host, "main", *registries, "--share-path", str(shared))
     busybox = subprocess.run(
         [sys.executable, ROOT / "tools/busybox_image.py"], capture_output=True, check=True
     ).stdout

@@ -61,13 +61,14 @@ class PortLayer:
         self.host = host
         root = host.directory / "portlayer"
         root.mkdir(mode=0o711, exist_ok=True)
+        guest = config.pop("guest", Guest(kernel=GUEST / "kernel", initrd=GUEST / "initrd"))
         defaults = config.pop("defaults", Defaults(memory_mib=256, disk_bytes=1 << 30))
         self.config = VchConfig(
             name="portlayer",
             id="7" * 32,
             root=root,
             run=Path(f"/run/{host.name}"),
-            guest=Guest(kernel=GUEST / "kernel", initrd=GUEST / "initrd"),
+            guest=guest,
             qemu_user="nobody",
             defaults=defaults,
             **config,

@@ -14,6 +14,7 @@ from tests.system.harness import Docker, Host, Vch, eventually
 
 pytestmark = pytest.mark.system
 
+SERVE = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80 >/dev/null; done"
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
 
 
@@ -48,9 +49,8 @@ def test_containers_survive_their_daemons(
 ) -> None:
     docker("network", "create", "keep")
     docker("volume", "create", "kept")
-    serve = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80 >/dev/null; done"
     docker("run", "--detach", "--name", "web", "--network", "keep", "--publish", "8070:80", "--publish", "81",
-           "--volume", "kept:/v", "busybox", "sh", "-c", serve)  # fmt: skip
+           "--volume", "kept:/v", "busybox", "sh", "-c", SERVE)  # fmt: skip
     docker("run", "--detach", "--name", "counter", "busybox", "sh", "-c", COUNT)
     docker("run", "--name", "done", "busybox", "sh", "-c", "echo bye; exit 9", check=False)
     before = {name: shape(docker, name) for name in ("web", "counter", "done")}
@@ -77,7 +77,8 @@ def test_an_exit_while_the_daemons_are_away_is_found(docker: Docker, vch: Vch) -
     )
     docker("run", "--detach", "--rm", "--name", "gone", "busybox", "sleep", "2")
     vch.machine("stop", vch.name)
-    pids = [entry for entry in vch.qemus() if entry]
+    pids = vch.qemus()
+    assert len(pids) == 2
     eventually(
         lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "both VMs ended by themselves"
     )
@@ -110,6 +111,20 @@ def test_one_qemu_killed_is_one_container_dead(docker: Docker, vch: Vch) -> None
     docker("start", "victim")
     eventually(lambda: docker.out("logs", "--tail", "1", "victim") != "", "it counts again")
     docker("rm", "--force", "victim", "other", "again")
+
+
+def test_after_a_reboot_restart_policies_decide(docker: Docker, vch: Vch, host: Host) -> None:
+    docker("run", "--detach", "--name", "always", "--restart", "always", "--publish", "8071:80", "busybox",
+           "sh", "-c", f"echo up; {SERVE}")  # fmt: skip
+    docker("run", "--detach", "--name", "plain", "busybox", "sleep", "1000")
+    address = docker.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "always")
+    vch.reboot()
+    state = "{{.State.Status}} {{.State.ExitCode}}"
+    assert docker.out("inspect", "--format", state, "plain") == "exited 137"
+    eventually(lambda: docker.out("logs", "always") == "up\nup", "the restart policy acts")
+    assert docker.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "always") == address
+    eventually(lambda: fetch(host, "http://127.0.0.1:8071/") == "hi", "the published port answers")
+    docker("rm", "--force", "always", "plain")
 
 
 def test_half_made_things_are_swept(docker: Docker, vch: Vch) -> None:

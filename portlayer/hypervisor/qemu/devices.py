@@ -21,6 +21,7 @@ from portlayer.hypervisor.base import Disk, HypervisorError, Nic, VmConfig
 __all__ = [
     "MAX_DISKS",
     "MAX_NICS",
+    "MAX_SHARES",
     "Profile",
     "check_config",
     "check_disk",
@@ -34,6 +35,7 @@ __all__ = [
     "nic_backend_id",
     "nic_device",
     "nic_device_id",
+    "share_device",
 ]
 
 
@@ -46,12 +48,14 @@ HOT_BRIDGE = "hot"  # a PCI bridge with 31 slots that ACPI hot plug serves; pcie
 SCSI_BUS = "scsi0.0"
 SCSI_RESERVED = 7  # the controller's own target on ESXi
 MAX_DISKS = {Profile.FAST: 22, Profile.VSPHERE: 15}
+MAX_SHARES = 16
 MAX_NICS = {Profile.FAST: 8, Profile.VSPHERE: 8}
 
 _FORMATS = {".vmdk": "vmdk", ".qcow2": "qcow2", ".raw": "raw", ".img": "raw", ".iso": "raw"}
 _VM_ID = re.compile(r"[0-9a-f]{64}")
 _DISK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}")
 _NIC_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,14}")
+_TAG = re.compile(r"[a-z0-9-]{1,36}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 
@@ -69,6 +73,14 @@ def check_config(config: VmConfig, profile: Profile) -> None:
         check_disk(disk)
     for nic in config.nics:
         check_nic(nic)
+    for share in config.shares:
+        if not _TAG.fullmatch(share.tag) or not share.path.is_absolute():
+            raise HypervisorError(f"share {share.tag!r} of {share.path}: a short tag and an absolute path")
+    _check_unique(config.id, "share", (share.tag for share in config.shares))
+    if len(config.shares) > MAX_SHARES:
+        raise HypervisorError(
+            f"VM {config.id[:12]}: {len(config.shares)} host paths; {MAX_SHARES} are possible"
+        )
     _check_unique(config.id, "disk", (disk.id for disk in config.disks))
     _check_unique(config.id, "NIC", (nic.id for nic in config.nics))
     _check_unique(config.id, "MAC address", (nic.mac.lower() for nic in config.nics))
@@ -183,6 +195,19 @@ def free_target(taken: Iterable[int]) -> int:
     """The lowest SCSI target that is nobody's."""
     used = {SCSI_RESERVED, *taken}
     return next(number for number in range(len(used) + 1) if number not in used)
+
+
+# -- shares
+
+
+def share_device(tag: str) -> dict[str, Any]:
+    return {
+        "driver": "vhost-user-fs-pci",
+        "id": f"share-{tag}",
+        "bus": "pcie.0",
+        "chardev": f"share-{tag}",
+        "tag": tag,
+    }
 
 
 # -- NICs

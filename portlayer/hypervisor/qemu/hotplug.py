@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Iterable
@@ -125,7 +126,7 @@ async def reconcile(monitor: Monitor, launched: Launched, unplugged: Unplugged, 
         except HypervisorError as error:
             _log.error("VM %s: device %s stays until the VM is off: %s", vm[:12], device, error)
     await _drop_unused(monitor)
-    return Launched(profile=launched.profile, accelerator=launched.accelerator, disks=disks, nics=nics)
+    return dataclasses.replace(launched, disks=disks, nics=nics)
 
 
 async def _drop_unused(monitor: Monitor) -> None:

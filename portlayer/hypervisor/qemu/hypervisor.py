@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from portlayer.hypervisor.base import (
     VmEvent,
     VmInfo,
 )
-from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, check_config
+from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, MAX_SHARES, check_config
 from portlayer.hypervisor.qemu.host import Host
 from portlayer.hypervisor.qemu.machine import Machine
 from portlayer.hypervisor.qemu.runtime import RunDirectory, tail
@@ -94,6 +94,7 @@ class QemuHypervisor:
             hot_add_disk=True,
             max_disks=MAX_DISKS[host.profile],
             max_nics=MAX_NICS[host.profile],
+            max_shares=MAX_SHARES,
         )
 
     # -- life cycle
@@ -122,8 +123,8 @@ class QemuHypervisor:
     async def configure(self, config: VmConfig, *, version: int) -> VmInfo:
         return await self._unbroken(self._machine(config.id).configure(config, version))
 
-    async def start(self, vm: str) -> VmInfo:
-        return await self._unbroken(self._machine(vm).start())
+    async def start(self, vm: str, *, snapshot: str | None = None) -> VmInfo:
+        return await self._unbroken(self._machine(vm).start(snapshot))
 
     async def power_off(self, vm: str) -> None:
         await self._unbroken(self._machine(vm).power_off())
@@ -134,8 +135,14 @@ class QemuHypervisor:
     async def resume(self, vm: str) -> None:
         await self._unbroken(self._machine(vm).resume())
 
-    async def snapshot(self, vm: str, name: str) -> None:
-        await self._unbroken(self._machine(vm).snapshot(name))
+    async def snapshot(self, vm: str, name: str, *, stop: bool = False) -> None:
+        await self._unbroken(self._machine(vm).snapshot(name, stop=stop))
+
+    async def snapshots(self, vm: str) -> Sequence[str]:
+        return await self._machine(vm).snapshots()
+
+    async def delete_snapshot(self, vm: str, name: str) -> None:
+        await self._unbroken(self._machine(vm).delete_snapshot(name))
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
         return await self._unbroken(self._clone(self._machine(vm), config))
@@ -233,6 +240,7 @@ class QemuHypervisor:
 
     async def _tidy(self) -> None:
         """What nobody waits for: lost sessions, output of talkative guests, control groups of the dead."""
+        await asyncio.to_thread(self._host.store.reserve.fill)
         running = [machine for machine in self._machines.values() if machine.power is not PowerState.OFF]
         await asyncio.gather(*(machine.listen() for machine in running))
         for machine in running:

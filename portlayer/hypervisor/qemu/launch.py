@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from portlayer.hypervisor.base import HypervisorError, LaunchError, VmConfig
@@ -18,6 +19,7 @@ from portlayer.hypervisor.qemu.memory import Migration, restore
 from portlayer.hypervisor.qemu.monitor import EventHandler, Monitor, MonitorLost
 from portlayer.hypervisor.qemu.process import QemuProcess, spawn
 from portlayer.hypervisor.qemu.runtime import Launched, RunDirectory, tail
+from portlayer.hypervisor.qemu.share import offer
 from portlayer.hypervisor.qemu.store import VmDirectory
 from portlayer.hypervisor.qemu.tap import open_tap
 
@@ -35,8 +37,10 @@ class Launch:
     launched: Launched
 
 
-async def launch(host: Host, config: VmConfig, handler: EventHandler, migration: Migration) -> Launch:
-    """Start QEMU and shake hands with its monitor.
+async def launch(
+    host: Host, config: VmConfig, handler: EventHandler, migration: Migration, *, memory: Path | None
+) -> Launch:
+    """Start QEMU and shake hands with its monitor; with ``memory`` it goes on from there.
 
     Raises:
         LaunchError: nothing runs and nothing is left; the message ends with QEMU's own words.
@@ -50,11 +54,11 @@ async def launch(host: Host, config: VmConfig, handler: EventHandler, migration:
         await asyncio.to_thread(host.store.prepare_start, config)
         run.create()
         run.note_launched(launched)  # true as soon as the lock is held, and meaningless before
-        process = await _spawn(host, config, accelerator, directory, run)
+        process = await _spawn(host, config, accelerator, directory, run, incoming=memory is not None)
         _confine(host, config, process)
         monitor = await _greet(config.id, run, process, handler)
-        if directory.memory.exists():
-            await _first_of(restore(monitor, migration, directory.memory), process)
+        if memory is not None:
+            await _first_of(restore(monitor, migration, memory), process)
     except BaseException as error:
         words = last_words(run, directory)
         if process is not None:
@@ -72,7 +76,13 @@ async def launch(host: Host, config: VmConfig, handler: EventHandler, migration:
 
 
 async def _spawn(
-    host: Host, config: VmConfig, accelerator: str, directory: VmDirectory, run: RunDirectory
+    host: Host,
+    config: VmConfig,
+    accelerator: str,
+    directory: VmDirectory,
+    run: RunDirectory,
+    *,
+    incoming: bool,
 ) -> QemuProcess:
     with contextlib.ExitStack() as ours:  # our copies of what QEMU inherits
 
@@ -84,6 +94,7 @@ async def _spawn(
         monitor = ours.enter_context(run.listen(run.monitor)).fileno()
         channel = ours.enter_context(run.listen(run.channel)).fileno()
         taps = {nic.id: owned(open_tap(nic.id)) for nic in config.nics}
+        shares = {share.tag: owned(await asyncio.to_thread(offer, share, run)) for share in config.shares}
         arguments = build(
             host.boot(accelerator),
             config,
@@ -94,14 +105,15 @@ async def _spawn(
                 journal=directory.journal,
                 console=directory.console,
                 taps=taps,
-                incoming=directory.memory.exists(),
+                shares=shares,
+                incoming=incoming,
             ),
         )
         pid = await asyncio.to_thread(
             spawn,
             arguments,
             credentials=host.credentials,
-            descriptors=[lock, monitor, channel, *taps.values()],
+            descriptors=[lock, monitor, channel, *taps.values(), *shares.values()],
             output=owned(run.open_log()),
         )
         process = QemuProcess(pid)

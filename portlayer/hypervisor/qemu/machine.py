@@ -33,6 +33,7 @@ from portlayer.hypervisor.base import (
     VmInfo,
 )
 from portlayer.hypervisor.qemu import hotplug, journal
+from portlayer.hypervisor.qemu.aside import put_back
 from portlayer.hypervisor.qemu.devices import check_config
 from portlayer.hypervisor.qemu.durable import NEW
 from portlayer.hypervisor.qemu.host import Host
@@ -40,7 +41,14 @@ from portlayer.hypervisor.qemu.launch import hardware, last_words, launch
 from portlayer.hypervisor.qemu.process import QemuProcess
 from portlayer.hypervisor.qemu.run import Run
 from portlayer.hypervisor.qemu.runtime import Launched
-from portlayer.hypervisor.qemu.snapshot import Draft, check_clone, copy_disks
+from portlayer.hypervisor.qemu.snapshot import (
+    Draft,
+    Snapshot,
+    check_clone,
+    check_plain,
+    copy_disks,
+    names,
+)
 from portlayer.hypervisor.qemu.store import Record, VmDirectory, decode
 
 __all__ = ["Machine"]
@@ -83,8 +91,14 @@ class Machine:
         return self._run is not None or self._lock.locked()
 
     def info(self) -> VmInfo:
-        pid = 0 if self._run is None else self._run.process.pid
-        return VmInfo(config=self._record.config, version=self._record.version, power=self._power, pid=pid)
+        run = self._run
+        return VmInfo(
+            config=self._record.config,
+            version=self._record.version,
+            power=self._power,
+            pid=0 if run is None else run.process.pid,
+            plugged_nics=None if run is None else frozenset(run.launched.nics),
+        )
 
     # -- a former life's run
 
@@ -115,6 +129,7 @@ class Machine:
         self._adopt(run)
         try:
             monitor = await run.session()
+            await put_back(monitor, self._record.config.disks)
             await journal.reopen(monitor, self._directory.journal)
             seen = await hotplug.reconcile(monitor, run.launched, run.unplugged, vm=self.id)
         except HypervisorError as error:
@@ -165,20 +180,33 @@ class Machine:
 
     # -- power
 
-    async def start(self) -> VmInfo:
+    async def start(self, snapshot: str | None = None) -> VmInfo:
         async with self._held():
             self._require(PowerState.OFF)
             run = Run(self._rundir, self._change)
-            restored = self._directory.memory.exists()
-            started = await launch(self._host, self._record.config, run.handle, run.migration)
+            memory = self._directory.memory if self._directory.memory.exists() else None
+            if snapshot is not None:
+                memory = await asyncio.to_thread(self._revert, snapshot)
+            started = await launch(self._host, self._record.config, run.handle, run.migration, memory=memory)
             run.begin(started.process, started.launched, started.monitor)
             self._directory.memory.unlink(missing_ok=True)  # its disks go on from here
             self._power = PowerState.ON
             self._adopt(run)
             self._tell(VmEventKind.POWERED_ON)
-            if restored:
+            if snapshot is not None:
+                await (await run.session()).execute("cont")  # it stood still when its memory was saved
+            elif memory is not None:
                 await run.look()  # it goes on as its source was, which may be suspended
             return self.info()
+
+    def _revert(self, snapshot: str) -> Path:
+        source = Snapshot(self._directory.snapshots, snapshot)
+        source.check(self._record.config)
+        try:
+            source.revert_disks(self._record.config.disks)
+        except OSError as error:
+            raise HypervisorError(f"VM {self.id[:12]}: snapshot {snapshot}: {error}") from error
+        return source.memory
 
     async def power_off(self) -> None:
         run = self._run
@@ -305,21 +333,36 @@ class Machine:
 
     # -- copies
 
-    async def snapshot(self, name: str) -> None:
+    async def snapshot(self, name: str, *, stop: bool) -> None:
         async with self._held():
             draft = Draft(self._directory.snapshots, name)
+            disks, run = self._record.config.disks, self._run
             try:
                 await asyncio.to_thread(draft.begin)
-                if self._run is None:
-                    await copy_disks(self._record.config.disks, draft.path)
-                else:
-                    async with self._run.memory_saved(draft.memory, running=self._power is PowerState.ON):
-                        await copy_disks(self._record.config.disks, draft.path)
-                await asyncio.to_thread(draft.finish, self._record)
+                if run is None:
+                    await self._finish(draft)
+                    return
+                check_plain(run.launched)
+                running = self._power is PowerState.ON
+                async with run.memory_saved_without_disks(draft.memory, disks, running=running):
+                    await self._finish(draft)
+                    if stop:
+                        await self._cut(run)
             except OSError as error:
                 raise HypervisorError(f"VM {self.id[:12]}: snapshot {name}: {error}") from error
             finally:
                 await asyncio.to_thread(shutil.rmtree, draft.path, ignore_errors=True)
+
+    async def _finish(self, draft: Draft) -> None:
+        await copy_disks(self._record.config.disks, draft.path)
+        await asyncio.to_thread(draft.finish, self._record)
+
+    async def snapshots(self) -> list[str]:
+        return await asyncio.to_thread(names, self._directory.snapshots)
+
+    async def delete_snapshot(self, name: str) -> None:
+        async with self._held():
+            await asyncio.to_thread(Snapshot(self._directory.snapshots, name).delete)
 
     @asynccontextmanager
     async def state_for(self, clone: VmConfig) -> AsyncIterator[Path | None]:

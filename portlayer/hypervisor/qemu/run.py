@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from portlayer.hypervisor.base import HypervisorError, PowerState
+from portlayer.hypervisor.base import Disk, HypervisorError, PowerState
+from portlayer.hypervisor.qemu.aside import disks_aside
 from portlayer.hypervisor.qemu.hotplug import Unplugged
 from portlayer.hypervisor.qemu.memory import Migration, saved
 from portlayer.hypervisor.qemu.monitor import Monitor, MonitorLost
@@ -114,6 +115,22 @@ class Run:
         self._frozen = True
         try:
             async with saved(monitor, self.migration, path, running=running):
+                yield
+        finally:
+            self._frozen = False
+
+    @asynccontextmanager
+    async def memory_saved_without_disks(
+        self, path: Path, disks: Sequence[Disk], *, running: bool
+    ) -> AsyncIterator[None]:
+        """As :meth:`memory_saved`, of a VM whose disks QEMU would not save beside."""
+        monitor = await self.session()
+        self._frozen = True
+        try:
+            async with (
+                disks_aside(monitor, disks, running=running),
+                saved(monitor, self.migration, path, running=False),
+            ):
                 yield
         finally:
             self._frozen = False

@@ -68,12 +68,10 @@ async def test_stop_has_a_signal_since_1_42(api: Api, host: FakeHost) -> None:
         assert process.signals == [expected]
 
 
-async def test_start_refuses_bodies_and_checkpoints(api: Api) -> None:
+async def test_start_refuses_bodies(api: Api) -> None:
     container = await api.create()
     reply = await api("POST", f"/containers/{container}/start", {"Memory": 1})
     assert (reply.status, "was deprecated since API v1.22" in reply.message) == (400, True)
-    reply = await api("POST", f"/containers/{container}/start?checkpoint=x")
-    assert (reply.status, reply.message) == (501, "checkpoints are not supported")
 
 
 async def test_command_that_cannot_run_is_the_clients_mistake(api: Api, host: FakeHost) -> None:
@@ -142,7 +140,15 @@ async def test_update(api: Api, host: FakeHost) -> None:
     shown = (await api("GET", f"/containers/{container}/json")).json["HostConfig"]
     assert (shown["Memory"], shown["RestartPolicy"]["Name"]) == (32 << 20, "always")
     reply = await api("POST", f"/containers/{container}/update", {"Memory": 512 << 20})
-    assert (reply.status, "already set memoryswap limit" in reply.message) == (400, True)
+    assert (reply.status, "already set memoryswap limit" in reply.message) == (409, True)
+    await api("POST", f"/containers/{container}/update", {"PidsLimit": -1})
+    assert host.machines[container].handle.spec.resources.pids_limit == -1
+    await api("POST", f"/containers/{container}/update", {"NanoCpus": 10**9})
+    reply = await api("POST", f"/containers/{container}/update", {"CpuQuota": 5000})
+    assert reply.message == (
+        f"Cannot update container {container}: Conflicting options: "
+        "CPU Quota cannot be updated as NanoCPUs has already been set"
+    )
     reply = await api("POST", f"/containers/{container}/update", {"Devices": [{"PathOnHost": "/dev/x"}]})
     assert (reply.status, "--device" in reply.message) == (501, True)
 

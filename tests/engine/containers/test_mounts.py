@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.containers.hostconfig import HostConfig
-from engine.containers.mounts import MountPlan, check_volumes_from, plan
+from engine.containers.mounts import MountPlan, check_volumes_from, plan, shown
 from engine.http import ApiError, BadRequest, Unsupported
 
 
@@ -38,8 +38,8 @@ def test_binds(bind: str, expected: tuple[str, str, bool]) -> None:
 @pytest.mark.parametrize(
     ("bind", "kind", "message"),
     [
-        ("/etc:/etc", Unsupported, "bind mount of host path /etc is not supported"),
-        ("/var/run/docker.sock:/var/run/docker.sock", Unsupported, "host path /var/run/docker.sock"),
+        ("/etc:/etc:rshared", Unsupported, "bind propagation rshared is not supported"),
+        ("/etc:/etc:nocopy", BadRequest, "invalid mode: nocopy"),
         ("./x:/x", BadRequest, "includes invalid characters for a local volume name"),
         ("data:/", BadRequest, "destination can't be '/'"),
         ("data:relative", BadRequest, "mount path must be absolute"),
@@ -54,6 +54,28 @@ def test_refused_binds(bind: str, kind: type[ApiError], message: str) -> None:
     with pytest.raises(kind) as caught:
         planned(Binds=[bind])
     assert message in caught.value.message
+
+
+def test_host_paths() -> None:
+    made = plan(
+        HostConfig.model_validate(
+            {
+                "Binds": ["/srv/../data/:/data:ro,z", "/a:/b:rprivate"],
+                "Mounts": [{"Type": "bind", "Source": "/c", "Target": "/d", "ReadOnly": True}],
+            }
+        ),
+        (),
+        (),
+    )
+    found = [(i.host_path, i.destination, i.read_only, i.create_path, i.volume) for i in made.volumes]
+    assert found == [
+        ("/data", "/data", True, True, ""),
+        ("/a", "/b", False, True, ""),
+        ("/c", "/d", True, False, ""),
+    ]
+    entry = shown(made.volumes[0])
+    assert (entry["Type"], entry["Source"], entry["RW"], entry["Mode"]) == ("bind", "/data", False, "ro,z")
+    assert "Name" not in entry
 
 
 def test_order_of_precedence() -> None:
@@ -119,7 +141,20 @@ def test_mount_objects() -> None:
 @pytest.mark.parametrize(
     ("mount", "message"),
     [
-        ({"Type": "bind", "Source": "/x", "Target": "/x"}, "host path /x is not supported"),
+        ({"Type": "bind", "Target": "/x"}, "field Source must not be empty"),
+        ({"Type": "bind", "Source": "x", "Target": "/x"}, "mount path must be absolute"),
+        (
+            {"Type": "bind", "Source": "/x", "Target": "/x", "VolumeOptions": {}},
+            "field VolumeOptions must not",
+        ),
+        (
+            {"Type": "bind", "Source": "/x", "Target": "/x", "BindOptions": {"Propagation": "slave"}},
+            "propagation slave is not supported",
+        ),
+        (
+            {"Type": "bind", "Source": "/x", "Target": "/x", "BindOptions": {"NonRecursive": True}},
+            "BindOptions.NonRecursive is not supported",
+        ),
         ({"Type": "image", "Source": "x", "Target": "/x"}, "mounts of type image are not supported"),
         ({"Type": "cloud", "Target": "/x"}, "mount type unknown"),
         ({"Type": "volume"}, "field Target must not be empty"),

@@ -10,6 +10,7 @@ from engine.containers import capabilities, resources, translation
 from engine.containers.config import Config
 from engine.containers.hostconfig import HostConfig, RestartSpec
 from engine.containers.imageconfig import merge
+from engine.containers.sizes import size_in_bytes
 from engine.http import ApiError, BadRequest, InternalError, Unsupported
 from portlayer import portlayer_pb2 as pb
 
@@ -192,52 +193,20 @@ def test_bad_health_checks(health: dict[str, Any], message: str) -> None:
     assert caught.value.message == message
 
 
-# ---------------------------------------------------------------- logs, sizes
-
-
-@pytest.mark.parametrize(
-    ("log", "driver", "size", "files"),
-    [
-        ({}, "journal", 0, 1),
-        ({"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}, "journal", 10 << 20, 3),
-        ({"Type": "local"}, "journal", 20 << 20, 5),
-        ({"Type": "none"}, "none", 0, 0),
-    ],
-)
-def test_log_configurations(log: dict[str, Any], driver: str, size: int, files: int) -> None:
-    made = translation.log_config(host(LogConfig=log).LogConfig)
-    assert (made.driver, made.max_size, made.max_files) == (driver, size, files)
-
-
-@pytest.mark.parametrize(
-    ("log", "message"),
-    [
-        ({"Type": "syslog"}, "--log-driver syslog is not supported: use json-file, local or none"),
-        ({"Config": {"colour": "red"}}, "unknown log opt 'colour' for json-file log driver"),
-        ({"Config": {"max-file": "3"}}, "max-file cannot be specified without max-size"),
-        ({"Config": {"max-size": "much"}}, "invalid value for max-size: 'much'"),
-        ({"Config": {"mode": "non-blocking"}}, "mode=non-blocking is not supported"),
-        ({"Config": {"compress": "true"}}, "compress=true is not supported"),
-        ({"Type": "none", "Config": {"max-size": "1m"}}, "unknown log opt 'max-size' for none log driver"),
-    ],
-)
-def test_bad_log_configurations(log: dict[str, Any], message: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        translation.log_config(host(LogConfig=log).LogConfig)
-    assert message in caught.value.message
+# ---------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("100", 100), ("1k", 1024), ("1.5GB", 3 << 29), ("20 MiB", 20 << 20), ("2T", 2 << 40)]
 )
 def test_sizes(text: str, size: int) -> None:
-    assert translation.size_in_bytes(text, "bad") == size
+    assert size_in_bytes(text, "bad") == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1x", "9" * 15 + "p", "1e3"])
 def test_bad_sizes(text: str) -> None:
     with pytest.raises(BadRequest, match=r"^bad$"):
-        translation.size_in_bytes(text, "bad")
+        size_in_bytes(text, "bad")
 
 
 def test_storage_options() -> None:
@@ -292,7 +261,7 @@ def test_resource_checks(values: dict[str, Any], message: str) -> None:
 def test_resources() -> None:
     made = resources.to_resources(host(Memory=64 << 20, NanoCpus=5, PidsLimit=-1, CpusetCpus="0-1,3"))
     assert (made.memory, made.memory_swap, made.nano_cpus) == (64 << 20, 128 << 20, 5)
-    assert (made.pids_limit, made.cpuset_cpus) == (0, "0-1,3")
+    assert (made.pids_limit, made.cpuset_cpus) == (-1, "0-1,3")
     assert resources.to_resources(host(Memory=64 << 20, MemorySwap=-1)).memory_swap == -1
 
 

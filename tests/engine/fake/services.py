@@ -64,6 +64,37 @@ class Containers(Base, rpc.ContainersServicer):
         return self.host.start(request.id).state
 
     @unary
+    async def StartFromCheckpoint(self, request: pb.CheckpointRequest, context: Any) -> pb.ContainerState:
+        self._require_checkpoint(request)
+        return self.host.start(request.id).state
+
+    @unary
+    async def Checkpoint(self, request: pb.CheckpointRequest, context: Any) -> tether_pb2.Empty:
+        machine = self.host.machine(request.id)
+        if request.name in machine.checkpoints:
+            raise Refusal(pb.NAME_IN_USE, "it exists")
+        machine.checkpoints.append(request.name)
+        if not request.leave_running:
+            self.host.running(request.id).signal(9)
+            await machine.stopped.wait()
+        return EMPTY
+
+    @unary
+    async def Checkpoints(self, request: pb.ContainerRef, context: Any) -> pb.CheckpointList:
+        return pb.CheckpointList(names=self.host.machine(request.id).checkpoints)
+
+    @unary
+    async def RemoveCheckpoint(self, request: pb.CheckpointRequest, context: Any) -> tether_pb2.Empty:
+        self._require_checkpoint(request).checkpoints.remove(request.name)
+        return EMPTY
+
+    def _require_checkpoint(self, request: pb.CheckpointRequest) -> Machine:
+        machine = self.host.machine(request.id)
+        if request.name not in machine.checkpoints:
+            raise Refusal(pb.NO_SUCH_CHECKPOINT, "there is none")
+        return machine
+
+    @unary
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.ContainerState:
         return (await self.host.stop(request)).state
 

@@ -118,6 +118,7 @@ class Machine:
     execs: dict[str, Process] = field(default_factory=dict)
     files: dict[bytes, bytes] = field(default_factory=dict)  # path -> tar
     history: list[pb.LogRecord] = field(default_factory=list)
+    checkpoints: list[str] = field(default_factory=list)
 
     @property
     def records(self) -> list[pb.LogRecord]:

@@ -86,6 +86,7 @@ class Layers(rpc.LayersServicer):
             parent=header.parent,
             diff_id=header.diff_id,
             size=len(data),
+            archive_size=len(data),
             path=f"/layers/{header.chain_id[7:]}/disk.vmdk",
         )
         fake.layers[header.chain_id] = layer
@@ -96,6 +97,10 @@ class Layers(rpc.LayersServicer):
         if request.chain_id not in self.fake.layers:
             await refuse(context, pb.NO_SUCH_LAYER, f"no layer {request.chain_id}")
         return self.fake.layers[request.chain_id]
+
+    async def Export(self, request: pb.LayerRef, context: Any) -> AsyncIterator[pb.CopyOutChunk]:  # noqa: N802
+        await self.fake.note("export", request.chain_id, context)
+        yield pb.CopyOutChunk(data=self.fake.tars[request.chain_id])
 
     async def List(self, request: tether_pb2.Empty, context: Any) -> pb.LayerList:  # noqa: N802
         return pb.LayerList(layers=self.fake.layers.values())
@@ -120,6 +125,11 @@ class KeyValues(rpc.KeyValuesServicer):
         await self.fake.note("key", request.key, context)
         self.fake.keys[request.key] = request.value
         return pb.KeyValue(key=request.key, version=1)
+
+    async def Get(self, request: pb.KeyRef, context: Any) -> pb.KeyValue:  # noqa: N802
+        if request.key not in self.fake.keys:
+            await refuse(context, pb.NO_SUCH_KEY, f"no key {request.key}")
+        return pb.KeyValue(key=request.key, value=self.fake.keys[request.key], version=1)
 
     async def List(self, request: pb.KeyPrefix, context: Any) -> pb.KeyValueList:  # noqa: N802
         return pb.KeyValueList(

@@ -17,6 +17,7 @@ from engine.images.documents import (
 )
 from engine.images.index import StoredImage, StoredLayer
 from engine.images.layers import LayerPool
+from engine.images.provenance import Provenance
 from engine.registry.reference import parse_reference
 from engine.rpc import PortLayer
 from portlayer import portlayer_pb2 as pb
@@ -46,7 +47,7 @@ def put_layers(fake: FakePortLayer, image: Sample) -> None:
 
 @pytest.fixture
 def catalog(port: PortLayer) -> Catalog:
-    return Catalog(port, LayerPool(port))
+    return Catalog(port, LayerPool(port), Provenance(port))
 
 
 async def test_a_new_engine_finds_what_the_old_one_kept(
@@ -57,7 +58,7 @@ async def test_a_new_engine_finds_what_the_old_one_kept(
     digest = "sha256:" + "e" * 64
     names = [parse_reference("a:1"), parse_reference("r.io/b:2"), parse_reference(f"a@{digest}")]
     await catalog.add(stored(image), names)
-    again = Catalog(port, LayerPool(port))
+    again = Catalog(port, LayerPool(port), Provenance(port))
     assert await again.resolve("a:1") == await catalog.resolve("a:1")
     record = await again.resolve(image.id)
     assert (record.layer, record.size, record.config["Labels"]) == (

@@ -447,7 +447,7 @@ async def test_the_order_of_writing_is_layers_image_names(
     written = [
         what if what == "put" else name.partition("/")[0] for what, name in fake.calls if what != "begin"
     ]
-    assert written == ["put", "put", "images", "tags", "digests"]
+    assert written == ["put", "put", "images", "tags", "digests", "manifests", "blobs", "blobs"]
 
 
 @pytest.mark.parametrize(

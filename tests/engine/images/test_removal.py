@@ -6,6 +6,7 @@ from engine.http import ApiError, Conflict, NotFound
 from engine.images.catalog import Catalog
 from engine.images.config import parse_config
 from engine.images.index import StoredImage, StoredLayer
+from engine.images.provenance import Provenance
 from engine.images.removal import Removal, User, is_single
 from engine.images.service import ImageService
 from engine.registry.reference import parse_reference
@@ -181,7 +182,9 @@ async def test_a_port_layer_that_fails_in_between_leaves_what_a_restart_puts_rig
         with pytest.raises(ApiError, match="killed"):
             await house.remove("a:1")
         house.fake.before = None
-        house.service.catalog = Catalog(house.service.port, house.service.layers)
+        house.service.catalog = Catalog(
+            house.service.port, house.service.layers, Provenance(house.service.port)
+        )
         index = await house.service.catalog.index()
         if index.get(image.id) is None:
             assert (house.fake.layers, house.fake.keys) == ({}, {})

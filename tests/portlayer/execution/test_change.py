@@ -15,7 +15,8 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     UpdateContainerRequest,
 )
-from tests.portlayer.world import NETWORK, OTHER_NETWORK, World
+from tests.portlayer.fakes.network import NETWORK, OTHER_NETWORK
+from tests.portlayer.world import World
 from tether.tether_pb2 import NetworkEvent, Resources
 
 ID = "1" * 64
@@ -78,9 +79,16 @@ async def test_a_paused_container_can_be_renamed_but_not_plugged(world: World) -
     with pytest.raises(PortLayerError) as caught:
         await world.execution.commit(changed(world, endpoints=[Endpoint(network=OTHER_NETWORK)]))
     assert caught.value.reason == Reason.PAUSED
-    with pytest.raises(PortLayerError) as caught:
-        await world.execution.update(UpdateContainerRequest(id=ID, resources=Resources(cpu_shares=3)))
-    assert caught.value.reason == Reason.PAUSED
+
+
+async def test_the_limits_of_a_paused_container_change_when_it_goes_on(world: World) -> None:
+    await world.running(ID)
+    await world.execution.pause(ID)
+    await world.execution.update(UpdateContainerRequest(id=ID, resources=Resources(cpu_shares=3)))
+    assert world.execution.get(ID).spec.resources.cpu_shares == 3
+    assert not world.guest(ID).updates
+    await world.execution.unpause(ID)
+    assert [update.resources.cpu_shares for update in world.guest(ID).updates] == [3]
 
 
 async def test_a_rename_to_a_used_name_changes_nothing(world: World) -> None:

@@ -15,7 +15,9 @@ from portlayer.portlayer_pb2 import (
     Reason,
     VolumeMount,
 )
-from tests.portlayer.world import NETWORK, Injected, World, mount
+from tests.portlayer.fakes.faults import Injected
+from tests.portlayer.fakes.network import NETWORK
+from tests.portlayer.world import World, mount
 from tether.tether_pb2 import Process
 
 ID = "1" * 64
@@ -87,7 +89,7 @@ async def test_every_step_of_create_was_made_to_fail(world: World) -> None:
         ({"ports": [PortBinding(container_port=0, protocol="tcp")]}, Reason.UNSPECIFIED),
         ({"ports": [PortBinding(container_port=80, protocol="icmp")]}, Reason.UNSPECIFIED),
         ({"stop_signal": 99}, Reason.UNSPECIFIED),
-        ({"log": LogConfig(driver="syslog")}, Reason.NOT_SUPPORTED),
+        ({"log": LogConfig(driver="gelf")}, Reason.NOT_SUPPORTED),
     ],
 )
 async def test_what_cannot_be_honoured_is_refused_and_leaves_nothing(

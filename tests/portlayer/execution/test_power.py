@@ -19,7 +19,9 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     WaitRequest,
 )
-from tests.portlayer.world import FakeGuest, Injected, World, mount
+from tests.portlayer.fakes.faults import Injected
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World, mount
 from tether.tether_pb2 import BootConfig, Event, ExecState, HealthCheck, HealthEvent, OomEvent, Resources
 
 ID = "1" * 64
@@ -365,14 +367,16 @@ async def test_pause_and_unpause_move_the_vm_and_set_its_clock(world: World) -> 
     assert len(world.guest(ID).times) == before + 1
 
 
-async def test_a_paused_container_takes_no_signals_but_the_last(world: World) -> None:
+@pytest.mark.parametrize("signal", [1, 9])
+async def test_a_signal_ends_a_pause(world: World, signal: int) -> None:
     await world.running(ID)
     await world.execution.pause(ID)
-    with pytest.raises(PortLayerError) as caught:
-        await world.execution.kill(ID, 15)
-    assert caught.value.reason == Reason.PAUSED
-    await world.execution.kill(ID, 9)
-    assert world.execution.get(ID).status is Status.EXITED
+    if signal == 1:
+        world.guest(ID).ignores.add(1)
+    await world.execution.kill(ID, signal)
+    seen = await events_until(world, ContainerEvent.KILLED)
+    assert seen[-2:] == ["UNPAUSED", "KILLED"]
+    assert world.execution.get(ID).status is (Status.EXITED if signal == 9 else Status.RUNNING)
 
 
 async def test_a_paused_container_can_be_stopped(world: World) -> None:

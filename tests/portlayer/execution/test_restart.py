@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from portlayer.execution.restart import Backoff, at_exit
 from portlayer.execution.states import Status
+from portlayer.hypervisor.base import PowerState
 from portlayer.portlayer_pb2 import ContainerState, RestartPolicy, StopRequest, WaitRequest
-from tests.portlayer.world import FakeGuest, World, always
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World, always
 
 ID = "1" * 64
 
@@ -86,6 +90,28 @@ async def test_stop_ends_the_waiting(world: World) -> None:
     assert state.status == ContainerState.EXITED
     assert (await not_running).exit_code == 1
     assert world.execution.get(ID).record.state.manual_stop
+
+
+async def test_a_stop_that_comes_as_the_delay_ends_has_the_last_word(world: World) -> None:
+    """Both wait for the container's lock, the stop first: the restart must find that it is not wanted."""
+    world.script = failing
+    await world.create(ID, restart=always())
+    await world.execution.start(ID)
+    await reach(world, Status.RESTARTING)
+    container = world.execution.get(ID)
+    restart = container.restart_task
+    assert restart is not None
+    async with container.lock:
+        stop = asyncio.create_task(world.execution.stop(StopRequest(id=ID, timeout=1)))
+        while not container.lock._waiters:
+            await asyncio.sleep(0)
+        await world.clock.slept()
+        while container.restart_task is not None:
+            await asyncio.sleep(0)
+    await stop
+    await restart
+    assert container.status is Status.EXITED
+    assert world.vm(ID).power is PowerState.OFF
 
 
 async def test_a_stopped_container_is_not_restarted(world: World) -> None:

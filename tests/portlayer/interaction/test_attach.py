@@ -13,7 +13,8 @@ from portlayer.errors import PortLayerError
 from portlayer.interaction.attach import attach
 from portlayer.interaction.stdin import StdinPumps
 from portlayer.portlayer_pb2 import AttachOpen, InputChunk, OutputChunk, Reason
-from tests.portlayer.world import FakeGuest, World
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World
 from tether.tether_pb2 import Process
 
 ID = "1" * 64

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -111,6 +112,12 @@ def test_a_guest_may_use_its_own_addresses_and_its_link_local_one() -> None:
         '"mt1" . 0xfd000001000000000000000000000002',
         '"mt1" . 0xfe800000000000000042acfffe1e0002',
     ]
+
+
+def test_the_host_is_open_only_where_it_shall_be() -> None:
+    line = "iifname != @internal iifname . ip daddr @gateways4 accept"
+    assert line not in render(RULES)
+    assert line in render(dataclasses.replace(RULES, host_access=True))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nft needs root even to check")

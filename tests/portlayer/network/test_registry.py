@@ -71,8 +71,8 @@ class TestNetworks:
             (Network(name="x", pools=[Pool(gateway="10.0.0.1")]), Reason.UNSPECIFIED, "need a subnet"),
             (
                 Network(name="x", pools=[Pool(subnet="10.1.0.0/24"), Pool(subnet="10.2.0.0/24")]),
-                Reason.NOT_SUPPORTED,
-                "several IPv4 subnets",
+                Reason.POOL_OVERLAP,
+                "bridge driver doesn't support multiple subnets",
             ),
             (Network(name="x", options={"a": "b"}), Reason.NOT_SUPPORTED, "a=b"),
         ):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from portlayer.offline import changes as offline_changes
 from portlayer.offline.changes import compare, pack_changes
 from tests.archive.support import root, snapshot, unpack
 
@@ -69,6 +70,25 @@ def test_one_change(trees: tuple[Path, Path], change, expected: list[str]) -> No
     assert changes(trees) == expected
 
 
+def test_one_of_many_hard_links_goes_and_the_content_is_read_once(
+    trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[bytes] = []
+    real = offline_changes._content_differs
+    monkeypatch.setattr(
+        offline_changes,
+        "_content_differs",
+        lambda lower, upper, name: reads.append(name) or real(lower, upper, name),
+    )
+    for top in trees:
+        for number in range(5):
+            os.link(top / "dir" / "file", top / f"link{number}")
+    (trees[1] / "link3").unlink()
+    same_times(*trees)
+    assert changes(trees) == ["D /link3"]
+    assert len(reads) == 2  # deep, and file under all its names
+
+
 def relink(path: Path, target: str) -> None:
     path.unlink()
     path.symlink_to(target)
@@ -101,7 +121,7 @@ def test_the_packed_difference_rebuilds_the_tree(trees: tuple[Path, Path]) -> No
     (upper / "odd \udcff").touch()
     upper.chmod(0o700)
     with root(lower) as below, root(upper) as above:
-        data = b"".join(pack_changes(below, above))
+        data = b"".join(pack_changes(below, above, compare(below, above)))
     with tarfile.open(fileobj=io.BytesIO(data)) as file:
         assert "dir/.wh.file" in file.getnames()
         assert "pipe" not in file.getnames()
@@ -111,7 +131,7 @@ def test_the_packed_difference_rebuilds_the_tree(trees: tuple[Path, Path]) -> No
 
 def test_no_difference_is_an_empty_archive(trees: tuple[Path, Path]) -> None:
     with root(trees[0]) as lower, root(trees[1]) as upper:
-        assert b"".join(pack_changes(lower, upper)) == bytes(1024)
+        assert b"".join(pack_changes(lower, upper, compare(lower, upper))) == bytes(1024)
 
 
 def test_nothing_stays_open_when_the_reader_stops(trees: tuple[Path, Path]) -> None:

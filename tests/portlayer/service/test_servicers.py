@@ -77,7 +77,8 @@ from portlayer.service.server import bind, make_server, unbind
 from portlayer.service.system import System
 from portlayer.service.volumes import Volumes
 from portlayer.storage import KeyValueStore, LayerInfo, VolumeInfo
-from tests.portlayer.world import NETWORK, World, mount
+from tests.portlayer.fakes.network import NETWORK
+from tests.portlayer.world import World, mount
 from tether.tether_pb2 import Empty, Process, Resources
 
 ID = "1" * 64
@@ -94,6 +95,7 @@ class FakeImageStore:
             parent="",
             diff_id="d",
             size=len(self.layers[chain]),
+            archive_size=len(self.layers[chain]),
             disk_bytes=1,
             path=Path("/layers") / chain[7:],
             empty=False,
@@ -139,7 +141,7 @@ class FakeVolumeStores:
         return list(self.volumes.values())
 
     async def remove(self, name: str) -> None:
-        del self.volumes[name]
+        return self.volumes.pop(self.get(name).name)
 
     async def used_bytes(self, name: str) -> int:
         return 3

@@ -4,17 +4,22 @@ The view does not go through the code under test: ``qemu-img`` makes the chain a
 raw file, ``e2fsck`` checks it, the kernel mounts it read-only.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
-from portlayer.storage import ContainerDisks, ImageStore, VolumeStores
+import pytest
+
+from portlayer.storage import ContainerDisks, ImageStore, VolumeStores, durable
 
 OWNER = (12345, 12346)
 DISK_BYTES = 2 << 30
@@ -39,6 +44,27 @@ async def stream(data: bytes, size: int = 1 << 16) -> AsyncIterator[bytes]:
 
 def container_id(number: int) -> str:
     return f"{number:064x}"
+
+
+async def cancel_after(patch: pytest.MonkeyPatch, step: str, call: Coroutine[Any, Any, Any]) -> None:
+    """Cancel ``call`` when its thread has done ``durable.<step>`` and not come back from it yet."""
+    done, go_on = threading.Event(), threading.Event()
+    original = getattr(durable, step)
+
+    def slow(*arguments: Any) -> None:
+        original(*arguments)
+        done.set()
+        assert go_on.wait(30)
+
+    patch.setattr(durable, step, slow)
+    task = asyncio.create_task(call)
+    await asyncio.to_thread(done.wait, 30)
+    task.cancel()
+    for _ in range(10):  # whoever gives up at once does so now
+        await asyncio.sleep(0)
+    go_on.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 class Lab:

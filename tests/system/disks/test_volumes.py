@@ -9,7 +9,7 @@ import pytest
 from portlayer.errors import PortLayerError
 from portlayer.portlayer_pb2 import Reason
 from portlayer.storage import VolumeInfo, VolumeStores
-from tests.system.disks.lab import OWNER, Lab, run
+from tests.system.disks.lab import OWNER, Lab, cancel_after, run
 
 pytestmark = pytest.mark.system
 
@@ -52,6 +52,30 @@ async def test_the_file_system_has_a_label_and_a_journal_that_fits(lab: Lab) -> 
     assert seen["small"]["Total journal size"] == "4096k"
     assert seen["a-name-of-more-than-sixteen"]["Total journal size"] == "32M"
     assert all("has_journal" in one["Filesystem features"] for one in seen.values())
+
+
+async def test_a_call_that_is_cancelled_too_late_has_happened(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that hangs up just after the rename: disk and memory agree."""
+    volumes = await lab.volumes()
+    for step, call in (
+        ("publish", lambda: create(volumes)),
+        ("remove", lambda: volumes.remove("vol")),
+    ):
+        with monkeypatch.context() as patch:
+            await cancel_after(patch, step, call())
+        on_disk = [path.name for path in (lab.root / "volumes").iterdir() if not path.name.startswith(".")]
+        assert on_disk == [info.name for info in volumes.list()] == (["vol"] if step == "publish" else [])
+    await create(volumes)
+
+
+async def test_a_volume_that_is_just_being_made_can_be_removed(lab: Lab) -> None:
+    volumes = await lab.volumes()
+    making = asyncio.create_task(create(volumes))
+    await asyncio.sleep(0)
+    assert (await volumes.remove("vol")) == await making
+    assert volumes.list() == []
 
 
 async def test_a_restart_finds_the_same_volumes(lab: Lab) -> None:
@@ -98,7 +122,7 @@ async def test_removal(lab: Lab) -> None:
     ("fields", "words"),
     [
         ({"driver": "nfs"}, "driver 'nfs'"),
-        ({"options": {"type": "nfs"}}, "option 'type'"),
+        ({"options": {"type": "nfs"}}, "option type=nfs"),
         ({"options": {"capacity": "lots"}}, "'lots' is not a size"),
         ({"options": {"capacity": "1m"}}, "not between"),
         ({"options": {"capacity": "3TB"}}, "not between"),

@@ -223,11 +223,20 @@ class Wire:
 class Vch:
     """A manager and the containers of its VCH, as the execution room would keep them."""
 
-    def __init__(self, lab: Lab, root: Path, *, id: str = "", dns: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        root: Path,
+        *,
+        id: str = "",
+        dns: Sequence[str] = (),
+        host_access: bool = False,
+    ) -> None:
         self.id = id or secrets.token_hex(16)
         self.lab = lab
         self.root = root
         self.dns = dns
+        self.host_access = host_access
         self.resolv_conf = root / "resolv.conf"
         self.attachments: dict[str, Attachment] = {}
         self.guests: dict[str, Guest] = {}
@@ -242,6 +251,7 @@ class Vch:
             bridge_range_v6="",
             dns=self.dns,
             qemu_uid=65534,
+            host_access=self.host_access,
             resolv_conf=self.resolv_conf,
         )
 
@@ -380,8 +390,8 @@ class Lab:
         text = self.host.run("nft", "list", "ruleset")
         return re.sub(r"(?s)\tset (askers|flows)\w+ \{.*?\n\t\}\n", "", text)
 
-    def vch(self, *, dns: Sequence[str] = ()) -> Vch:
-        return Vch(self, self._root / f"vch{next(self._number)}", dns=dns)
+    def vch(self, *, dns: Sequence[str] = (), host_access: bool = False) -> Vch:
+        return Vch(self, self._root / f"vch{next(self._number)}", dns=dns, host_access=host_access)
 
     def _wire_outside(self) -> None:
         host, outside = self.host, self.outside

@@ -228,6 +228,19 @@ async def test_the_host_s_services_are_out_of_reach(lab: Lab, tenant: Vch) -> No
         assert (await client.ask(address, 22, udp=True)).split()[0] in ("unreachable", "refused")
 
 
+async def test_the_host_s_services_answer_where_the_vch_allows_it(lab: Lab) -> None:
+    tenant = await lab.vch(host_access=True).open()
+    await tenant.network("front", ipv6=True)
+    await tenant.network("inside", internal=True)
+    client, shut = await tenant.container("client", "front"), await tenant.container("shut", "inside")
+    lab.host.serve(22)
+    for address in (tenant.gateway("front"), tenant.gateway("front", 6)):
+        assert (await client.ask(address, 22)).startswith(lab.host.name)
+    assert await client.ask(HOST4, 22) in ("refused", "unreachable 13"), "the gateway's address only"
+    assert await shut.ask(tenant.gateway("inside"), 22) in ("refused", "unreachable 13")
+    await tenant.manager.close()
+
+
 async def test_a_guest_that_aims_at_the_host_s_loopback_is_stopped(lab: Lab, tenant: Vch) -> None:
     """Published ports on 127.0.0.1 need route_localnet on the bridge: that must not open the host."""
     await tenant.network("front")

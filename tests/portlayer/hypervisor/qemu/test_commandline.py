@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from portlayer.hypervisor.base import Disk, HypervisorError, Nic, VmConfig
+from portlayer.hypervisor.base import Disk, HypervisorError, Nic, Share, VmConfig
 from portlayer.hypervisor.qemu.commandline import Boot, LaunchFiles, build, kernel_arguments
 from portlayer.hypervisor.qemu.devices import MAX_DISKS, MAX_NICS, Profile
 
@@ -96,7 +96,7 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-display", "none"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,sata=off,smbus=off,i8042=off,vmport=off,smm=off,dump-guest-core=off"),
-        *("-accel", "tcg,tb-size=64"),
+        *("-accel", "tcg,tb-size=80"),
         *("-cpu", "max,-erms"),
         *("-smp", "2"),
         *("-m", "768M"),
@@ -108,12 +108,12 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-fw_cfg", "name=opt/mooring/boot,file=/v/boot.bin"),
         "-device",
         json.dumps({"driver": "pci-bridge", "id": "hot", "bus": "pcie.0", "chassis_nr": 1}),
+        *("-bios", "qboot.rom"),
         *("-kernel", "/g/kernel"),
         *("-initrd", "/g/initrd"),
         "-append",
-        "console=ttyS0 quiet reboot=t panic=-1 random.trust_cpu=on tsc_early_khz=2600000 extra=1",
-        *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
-        *("-device", device(driver="virtio-rng-pci", id="rng", bus="pcie.0", rng="entropy")),
+        "console=ttyS0 quiet reboot=t panic=-1 random.trust_cpu=on 8250.nr_uarts=1 cryptomgr.notests "
+        "tsc_early_khz=2600000 tsc=reliable no_timer_check noreplace-smp nokaslr no5lvl extra=1",
         *("-device", device(driver="virtio-serial-pci", id="ports", bus="pcie.0")),
         *("-chardev", "socket,id=channel,fd=11,server=on,wait=off"),
         "-device",
@@ -186,11 +186,20 @@ def test_kvm_uses_the_hosts_processor_and_its_own_clock() -> None:
     arguments = build(boot, CONFIG, FILES)
     assert options(arguments, "-accel") == ["kvm"]
     assert options(arguments, "-cpu") == ["host"]
-    assert "tsc_early_khz" not in kernel_arguments(boot)
+    words = kernel_arguments(boot, vcpus=1).split()
+    assert not {"nokaslr", "noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(
+        words
+    )
+    assert "tsc_early_khz" not in kernel_arguments(boot, vcpus=1)
+
+
+def test_only_a_single_emulated_processor_does_without_its_timer() -> None:
+    assert "noapictimer" in kernel_arguments(FAST, vcpus=1).split()
+    assert "noapictimer" not in kernel_arguments(FAST, vcpus=2).split()
 
 
 def test_unknown_counter_frequency_is_left_to_the_guest() -> None:
-    assert "tsc_early_khz" not in kernel_arguments(dataclasses.replace(FAST, tsc_khz=0))
+    assert "tsc" not in kernel_arguments(dataclasses.replace(FAST, tsc_khz=0), vcpus=1)
 
 
 def test_empty_boot_config_is_not_shown() -> None:
@@ -273,3 +282,21 @@ def test_the_promised_number_of_devices_fits(profile: Profile) -> None:
 def test_vsphere_profile_without_an_iso_is_refused() -> None:
     with pytest.raises(HypervisorError, match=r"bootstrap\.iso"):
         build(dataclasses.replace(VSPHERE, iso=None), CONFIG, FILES)
+
+
+def test_shares_have_memory_that_virtiofsd_can_reach() -> None:
+    assert "memory-backend" not in " ".join(build(FAST, CONFIG, FILES))
+    config = dataclasses.replace(CONFIG, shares=(Share(tag="host-1", path=Path("/srv")),))
+    arguments = build(FAST, config, dataclasses.replace(FILES, shares={"host-1": 14}))
+    memory = json.loads(next(value for value in options(arguments, "-object") if "memfd" in value))
+    assert (memory["size"], memory["share"]) == (768 << 20, True)
+    assert "memory-backend=ram" in options(arguments, "-machine")
+    assert "socket,id=share-host-1,fd=14" in options(arguments, "-chardev")
+    assert devices(arguments)["share-host-1"]["tag"] == "host-1"
+    assert "/srv" not in " ".join(arguments)
+
+
+@pytest.mark.parametrize("share", [Share(tag="a,b", path=Path("/x")), Share(tag="a", path=Path("x"))])
+def test_odd_shares_are_refused(share: Share) -> None:
+    with pytest.raises(HypervisorError, match="share"):
+        build(FAST, dataclasses.replace(CONFIG, shares=(share,)), FILES)

@@ -1,12 +1,12 @@
-from portlayer.portlayer_pb2 import DiffEntry
-from portlayer.storage.setupfiles import without_setup_files
+from portlayer.offline.changes import ADDED, DELETED, MODIFIED
+from portlayer.offline.setupfiles import without_setup_files
 
-A, C, D = DiffEntry.ADDED, DiffEntry.MODIFIED, DiffEntry.DELETED
+A, C, D = ADDED, MODIFIED, DELETED
 
 
-def shown(*entries: tuple[str, DiffEntry.Kind.ValueType]) -> list[str]:
-    found = without_setup_files([(path.encode(), kind) for path, kind in entries])
-    return [path.decode() for path, _ in found]
+def shown(*entries: tuple[str, bytes]) -> list[str]:
+    found = without_setup_files([(kind, path.encode()) for path, kind in entries])
+    return [path.decode() for _, path in found]
 
 
 def test_what_a_start_makes_is_not_shown() -> None:
