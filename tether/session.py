@@ -69,6 +69,7 @@ MAX_MESSAGE = 1 << 20  # a REQUEST or RESPONSE with all its continuations
 MAX_STREAMS = 1024  # open at once
 _GRANT = WINDOW // 4  # consumed bytes worth a CREDIT frame
 _MAX_CREDIT = 1 << 31
+_PADDED = 16  # every so many resets with one nonce: the first padding may have been damaged
 _PONG_LIMIT = 64 * 1024  # a peer that does not read gets no more answers to its pings
 _MAX_TEXT = 16 * 1024
 
@@ -102,6 +103,7 @@ class Session:
         self._host = role is Role.HOST
         self._decoder = Decoder()
         self._nonce = b""
+        self._resets = 0  # repetitions with this nonce
         self._streams: dict[int, _Stream] = {}
         self._last = -1 if self._host else 0  # the newest stream
         self._outbox = Outbox(self._sent)
@@ -125,9 +127,7 @@ class Session:
         """Host: ask for a session. Call again with the same nonce while no answer comes."""
         if not self._host or self.state is not State.WAITING:
             raise LocalProtocolError("only a host without a session resets")
-        self._nonce = nonce
-        self._outbox.put(PADDING)
-        self._outbox.put(encode(Type.RESET, nonce))
+        self._put_reset(nonce)
 
     def open(self, method: str, body: bytes) -> int:
         """Host: send a REQUEST; returns its stream."""
@@ -229,6 +229,14 @@ class Session:
             at += PIECE
         self._outbox.put(encode(type, body[at:] if at else body, stream=stream, flags=flags))
 
+    def _put_reset(self, nonce: bytes) -> None:
+        """A repetition is not padded anew: on a slow line it would only stand in its own way."""
+        self._resets = self._resets + 1 if nonce == self._nonce else 0
+        self._nonce = nonce
+        if self._resets % _PADDED == 0:
+            self._outbox.put(PADDING)
+        self._outbox.put(encode(Type.RESET, nonce))
+
     def _begin(self, stream: int) -> None:
         self._streams[stream] = _Stream()
         self._outbox.open(stream)
@@ -308,8 +316,7 @@ class Session:
             raise RemoteProtocolError("a reset without a nonce")
         self._forget()
         self._last = 0
-        self._outbox.put(PADDING)
-        self._outbox.put(encode(Type.RESET, nonce))
+        self._put_reset(nonce)
         self.state = State.OPEN
         return SessionStarted()
 

@@ -100,9 +100,11 @@ class GuestVm:
     memory: int = 256
     netns: str = ""
     read_only_disks: Sequence[str] = ()
+    serial: bool = False  # the machine profile vsphere: pvscsi, channel and journal on 16550s
     started: float = 0.0
     process: asyncio.subprocess.Process | None = None
     channel: TetherChannel = field(init=False)
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)  # of the channel, all there were
 
     async def start(self) -> None:
         (self.directory / "boot.bin").write_bytes(self.config.SerializeToString())
@@ -118,7 +120,9 @@ class GuestVm:
         await self.channel.start()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(self.directory / "channel")
+        reader, writer = await asyncio.open_unix_connection(self.directory / "channel")
+        self.connections.append(writer)
+        return reader, writer
 
     def _qemu(self) -> list[str]:
         place = self.directory
@@ -143,15 +147,20 @@ class GuestVm:
         ]
         command += ["-append", words, "-fw_cfg", f"name=opt/mooring/boot,file={place}/boot.bin"]
         command += ["-chardev", f"file,id=console,path={place}/console", "-serial", "chardev:console"]
-        command += ["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"]
+        command += ["-device", "virtio-rng-pci"]
         command += ["-chardev", f"socket,id=channel,path={place}/channel,server=on,wait=off"]
-        command += ["-device", "virtserialport,chardev=channel,name=mooring.channel"]
         command += ["-chardev", f"file,id=journal,path={place}/journal,append=on"]
-        command += ["-device", "virtserialport,chardev=journal,name=mooring.journal"]
+        if self.serial:
+            command += ["-serial", "chardev:channel", "-serial", "chardev:journal", "-device", "pvscsi"]
+        else:
+            command += ["-device", "virtio-serial-pci"]
+            command += ["-device", "virtserialport,chardev=channel,name=mooring.channel"]
+            command += ["-device", "virtserialport,chardev=journal,name=mooring.journal"]
         for number, (serial, path) in enumerate(self.disks):
             mode = ",read-only=on" if serial in self.read_only_disks else ""
             command += ["-drive", f"file={path},format=raw,if=none,id=d{number}{mode}"]
-            command += ["-device", f"virtio-blk-pci,drive=d{number},serial={serial}"]
+            driver = "scsi-hd" if self.serial else "virtio-blk-pci"
+            command += ["-device", f"{driver},drive=d{number},serial={serial}"]
         for number, nic in enumerate(self.nics):
             command += ["-netdev", f"tap,id=n{number},ifname={nic.tap},script=no,downscript=no"]
             command += ["-device", f"virtio-net-pci,netdev=n{number},mac={nic.mac},romfile="]
