@@ -203,3 +203,11 @@ def kills(world: World, pair: Pair, direction: str, *, portlayer: int, engine: i
     if direction == "undo":
         do(world)
     assert [words for words in wrong if words] == []
+
+
+def test_the_container_beside_has_missed_nothing(world: World) -> None:
+    """After all these kills: its output is whole, and its exit code is right."""
+    world.client.kill("bystander")
+    assert world.client.wait("bystander")["StatusCode"] == 137
+    numbers = [int(line) for line in world.client.logs("bystander").splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
