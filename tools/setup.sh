@@ -17,6 +17,7 @@ packages=(
   e2fsprogs util-linux           # file systems and loop devices
   tini libpython3.11             # into the initramfs
   kmod cpio xorriso isolinux syslinux-common binutils # initramfs and bootstrap.iso
+  lz4                            # Debian's kernel is packed with it
   busybox-static                 # the proof container
 )
 lab=(golang-go golang-github-vmware-govmomi-dev) # the vSphere lab is compiled from them

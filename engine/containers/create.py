@@ -36,7 +36,7 @@ from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
 
-__all__ = ["register"]
+__all__ = ["create_container", "register"]
 
 NAME_ATTEMPTS = 6
 _PLATFORM = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+(/[a-z0-9_]+)?)?")
@@ -49,7 +49,7 @@ def register(router: Router, engine: Engine) -> None:
             raise BadRequest("config cannot be empty in order to create a container")
         wanted = validated(CreateRequest, body)
         name = request.query.text("name")
-        container = await _create(
+        container = await create_container(
             engine, wanted, names.checked(name) if name else "", request.query.text("platform")
         )
         return json_response({"Id": container, "Warnings": []}, 201)
@@ -57,11 +57,21 @@ def register(router: Router, engine: Engine) -> None:
     router.add("POST", "/containers/create", create)
 
 
-async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: str) -> str:
+async def create_container(
+    engine: Engine,
+    wanted: CreateRequest,
+    name: str,
+    platform: str,
+    *,
+    image: ImageRecord | None = None,
+    builder: str = "",
+) -> str:
+    """The new container's ID. ``image``: what it is made from, when the caller knows already."""
     host = wanted.HostConfig.model_copy(deep=True)
     if not wanted.Image:
         raise BadRequest("invalid reference format")
-    image = await engine.images.resolve(wanted.Image)
+    if image is None:
+        image = await engine.images.resolve(wanted.Image)
     check_platform(wanted.Image, image, platform)
     config = merge(wanted.config(), image.config)
     translation.check(config, host)
@@ -110,6 +120,7 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
             config=config.kept(),
             host=_kept_host(host),
             mounts=shown,
+            builder=builder,
         )
         spec.metadata = document.encode()
         await _commit(engine, container, spec)
@@ -176,6 +187,10 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
             )
             for mount in lender.spec.host_mounts
         ]
+        result += [
+            mounts.MountPlan(destination=place, host_path=mounts.ENGINE_SOCKETS[0], engine_socket=True)
+            for place in lender.spec.engine_sockets
+        ]
     return result
 
 
@@ -183,6 +198,9 @@ async def _realise(
     engine: Engine, item: mounts.MountPlan, name: str, spec: pb.ContainerSpec
 ) -> dict[str, Any]:
     """Make sure the volume ``name`` is there, add the mount to ``spec``, and return how inspect shows it."""
+    if item.engine_socket:
+        spec.engine_sockets.append(item.destination)
+        return mounts.shown(item)
     if item.host_path:
         spec.host_mounts.append(
             pb.HostMount(
