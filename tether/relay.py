@@ -8,10 +8,10 @@ is its half's. Both directions are bounded by the channel's credit.
 
 from __future__ import annotations
 
+import _socket  # not socket: see tether/uevents.py
 import contextlib
 import os
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -35,7 +35,7 @@ class Relay:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         self._listener.bind(path)
         os.chmod(path, 0o660)
         self._listener.listen(_BACKLOG)
@@ -51,10 +51,10 @@ class Relay:
     def _accept(self) -> None:
         while self._waiting:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = self._listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 break
-            _Connection(self._loop, connection, self._waiting.popleft())
+            _Connection(self._loop, _socket.socket(fileno=connection), self._waiting.popleft())
         self._watch()
 
     def _watch(self) -> None:
@@ -62,7 +62,7 @@ class Relay:
 
 
 class _Connection:
-    def __init__(self, loop: Loop, connection: socket.socket, call: Call) -> None:
+    def __init__(self, loop: Loop, connection: _socket.socket, call: Call) -> None:
         self._loop = loop
         self._socket = connection
         self._call = call
@@ -107,7 +107,7 @@ class _Connection:
             self._call.consume(count)
         if not self._writing:
             with contextlib.suppress(OSError):  # the other side has closed already
-                self._socket.shutdown(socket.SHUT_WR)
+                self._socket.shutdown(_socket.SHUT_WR)
             self._end_if_over()
 
     def _attempt(self, step: Callable[[], T]) -> T | None:
