@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.crowd import measure_crowd, measure_crowded_daemons
 from bench.dockerd import dockerd
 from bench.floor import measure_floor
 from bench.memory import measure_memory
@@ -58,12 +59,14 @@ def main() -> int:
             vch.docker("load", "--input", archive)
             measure(report, "mooring", vch.docker, registry, runs=options.runs)
             measure_memory(report, vch)
+            measure_crowded_daemons(report, vch)
         finally:
             vch.delete()
         if not options.no_dockerd:
             with dockerd(host, registry) as docker:
                 docker("load", "--input", archive)
                 measure(report, "dockerd", docker, registry, runs=options.runs)
+                measure_crowd(report, "dockerd", docker)
     print(report.text("mooring", "dockerd"))
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench.json").write_text(json.dumps(report.document(), indent=2) + "\n")

@@ -16,7 +16,7 @@ from bench.series import Report
 from portlayer import portlayer_pb2, portlayer_pb2_grpc
 from tests.system.harness import Vch
 
-__all__ = ["measure_memory"]
+__all__ = ["measure_memory", "rss"]
 
 VMS = 4
 
@@ -39,7 +39,7 @@ def measure_memory(report: Report, vch: Vch) -> None:
             report.record("mooring", "RSS of the tether", int(facts["rss"]) / 1e6, "MB")
             report.record("mooring", "start of Python to tether ready", int(facts["import_ns"]) / 1e9, "s")
     for module in ("portlayer", "engine"):
-        report.record("mooring", f"RSS of {module}", _rss(vch.process(module)) / 1e6, "MB")
+        report.record("mooring", f"RSS of {module}", rss(vch.process(module)) / 1e6, "MB")
     vch.docker("rm", "--force", *names)
 
 
@@ -66,7 +66,7 @@ def _guest_free(vch: Vch, name: str) -> int:
     return int(free[1]) * 1024
 
 
-def _rss(process: int) -> int:
+def rss(process: int) -> int:
     return _kilobytes(Path(f"/proc/{process}/status"), "VmRSS")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine import product, refusals
+from engine.build import routes as build_routes
 from engine.containers import (
     attach,
     changes,
@@ -32,6 +33,7 @@ __all__ = ["build_application"]
 
 HEADERS = (
     ("Api-Version", version_text(LATEST)),
+    ("Builder-Version", "1"),  # the classic one
     ("Docker-Experimental", "true"),  # the docker CLI wants it before it offers checkpoints
     ("Ostype", "linux"),
     ("Server", f"{product.NAME}/{product.VERSION} (linux)"),
@@ -67,5 +69,6 @@ def build_application(engine: Engine) -> Application:
     if isinstance(engine.images, ImageService):  # tests of other rooms bring a catalog of their own
         image_routes.register(router, engine.images)
         commit.register(router, engine, engine.images)
+        build_routes.register(router, engine, engine.images)
     refusals.register(router)
     return Application(router=router, headers=HEADERS)

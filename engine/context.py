@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass, field
 
@@ -25,4 +26,5 @@ class Engine:
     events: EventHub
     containers: ContainerIndex
     anonymous: AnonymousVolumes
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))  # of this process: marks builds
     started_at: int = field(default_factory=time.time_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.build.options import BUILDKIT
 from engine.filters import Filters
 from engine.http import NotFound, Request, Response, Router, Unavailable, json_response
 
@@ -40,10 +41,8 @@ _PLUGIN_FILTERS = ("capability", "enabled")
 _ABSENT = (
     ("POST", "/swarm/init", "docker swarm init: swarm mode is not supported"),
     ("POST", "/swarm/join", "docker swarm join: swarm mode is not supported"),
-    ("POST", "/build", "docker build is not supported yet"),
-    ("POST", "/build/cancel", "docker build is not supported yet"),
-    ("POST", "/session", "BuildKit sessions are not supported"),
-    ("POST", "/grpc", "BuildKit is not supported"),
+    ("POST", "/session", BUILDKIT),
+    ("POST", "/grpc", BUILDKIT),
     ("POST", "/plugins/pull", "plugins are not supported"),
     ("GET", "/plugins/privileges", "plugins are not supported"),
     ("POST", "/plugins/create", "plugins are not supported"),

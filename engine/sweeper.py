@@ -1,5 +1,5 @@
-"""What nobody asks for but must happen: ``--rm`` containers go when they exit, old exec documents too,
-and anonymous volumes whose container was half made or half removed.
+"""What nobody asks for but must happen: ``--rm`` containers go when they exit, those of dead builds and
+old exec documents too, and anonymous volumes whose container was half made or half removed.
 
 Driven by events; everything is looked at once whenever the event stream is
 (re)opened, so an exit during a restart is not forgotten.
@@ -50,7 +50,10 @@ class Sweeper:
             return
         for container in containers:
             ended = status.state_name(container.state) in ("exited", "dead")
-            if container.handle.spec.ephemeral and ended and container.state.started_at:
+            builder = self._engine.containers.document(container.handle).builder
+            if builder and builder != self._engine.instance:
+                self._start_removal(container.handle)  # of a build whose engine has died
+            elif container.handle.spec.ephemeral and ended and container.state.started_at:
                 self._start_removal(container.handle)
 
     async def run_exec_sweeps(self) -> None:
@@ -81,5 +84,5 @@ class Sweeper:
 
     async def _remove(self, handle: pb.Handle) -> None:
         operation.begin()
-        logger.info("container %s (--rm) has ended: removing it", handle.id[:12])
+        logger.info("container %s is needed no more: removing it", handle.id[:12])
         await remove_quietly(self._engine, handle)

@@ -51,6 +51,7 @@ from tether.tether_pb2 import OomEvent as OomEvent
 from tether.tether_pb2 import PathStat as PathStat
 from tether.tether_pb2 import Process as Process
 from tether.tether_pb2 import ProcessInfo as ProcessInfo
+from tether.tether_pb2 import RelayData as RelayData
 from tether.tether_pb2 import ResizeRequest as ResizeRequest
 from tether.tether_pb2 import Resolver as Resolver
 from tether.tether_pb2 import Resources as Resources
@@ -488,6 +489,7 @@ class ContainerSpec(_message.Message):
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
     HOST_MOUNTS_FIELD_NUMBER: _builtins.int
+    ENGINE_SOCKETS_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """unique in the VCH"""
@@ -540,6 +542,10 @@ class ContainerSpec(_message.Message):
     def log(self) -> Global___LogConfig: ...
     @_builtins.property
     def host_mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostMount]: ...
+    @_builtins.property
+    def engine_sockets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where the container sees the engine's API"""
+
     def __init__(
         self,
         *,
@@ -569,11 +575,12 @@ class ContainerSpec(_message.Message):
         stop_signal: _builtins.int = ...,
         stop_timeout: _builtins.int = ...,
         host_mounts: _abc.Iterable[Global___HostMount] | None = ...,
+        engine_sockets: _abc.Iterable[_builtins.str] | None = ...,
         ephemeral: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "log", b"log", "process", b"process", "resolver", b"resolver", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "host_mounts", b"host_mounts", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_size", b"disk_size", "domainname", b"domainname", "endpoints", b"endpoints", "engine_sockets", b"engine_sockets", "ephemeral", b"ephemeral", "extra_hosts", b"extra_hosts", "health", b"health", "host_mounts", b"host_mounts", "hostname", b"hostname", "layer", b"layer", "log", b"log", "masked_paths", b"masked_paths", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "ports", b"ports", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "restart", b"restart", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "tmpfs", b"tmpfs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1178,12 +1185,18 @@ class AttachOpen(_message.Message):
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
     FROM_START_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
+    STDIN_OFFSET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     stdin: _builtins.bool
     stdout: _builtins.bool
     stderr: _builtins.bool
     from_start: _builtins.bool
     """replay the journal first (docker attach ?logs=1)"""
+    mark: _builtins.bytes
+    """go on behind the chunk that had it: after a restart of the port layer"""
+    stdin_offset: _builtins.int
+    """the input that follows begins here in the process's stdin (STDIN_ACK)"""
     def __init__(
         self,
         *,
@@ -1192,12 +1205,16 @@ class AttachOpen(_message.Message):
         stdout: _builtins.bool = ...,
         stderr: _builtins.bool = ...,
         from_start: _builtins.bool = ...,
+        mark: _builtins.bytes = ...,
+        stdin_offset: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stdin_offset", b"_stdin_offset", "stdin_offset", b"stdin_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_start", b"from_start", "id", b"id", "stderr", b"stderr", "stdin", b"stdin", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stdin_offset", b"_stdin_offset", "from_start", b"from_start", "id", b"id", "mark", b"mark", "stderr", b"stderr", "stdin", b"stdin", "stdin_offset", b"stdin_offset", "stdout", b"stdout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__stdin_offset: _TypeAlias = _typing.Literal["stdin_offset"]  # noqa: Y015
+    _WhichOneofArgType__stdin_offset: _TypeAlias = _typing.Literal["_stdin_offset", b"_stdin_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stdin_offset) -> _WhichOneofReturnType__stdin_offset | None: ...
 
 Global___AttachOpen: _TypeAlias = AttachOpen  # noqa: Y015
 
@@ -1248,23 +1265,33 @@ class OutputChunk(_message.Message):
         STDOUT: OutputChunk._Stream.ValueType  # 1
         STDERR: OutputChunk._Stream.ValueType  # 2
         EXITED: OutputChunk._Stream.ValueType  # 3
+        STDIN_ACK: OutputChunk._Stream.ValueType  # 4
 
-    class Stream(_Stream, metaclass=_StreamEnumTypeWrapper): ...
+    class Stream(_Stream, metaclass=_StreamEnumTypeWrapper):
+        """READY: attached / exec started. STDIN_ACK: attach, the process has been sent its input up to `offset`"""
+
     READY: OutputChunk.Stream.ValueType  # 0
     STDOUT: OutputChunk.Stream.ValueType  # 1
     STDERR: OutputChunk.Stream.ValueType  # 2
     EXITED: OutputChunk.Stream.ValueType  # 3
+    STDIN_ACK: OutputChunk.Stream.ValueType  # 4
 
     STREAM_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     stream: Global___OutputChunk.Stream.ValueType
     data: _builtins.bytes
     exit_code: _builtins.int
     """with EXITED"""
     pid: _builtins.int
     """exec, with READY"""
+    mark: _builtins.bytes
+    """attach: where the output behind this chunk is; opaque"""
+    offset: _builtins.int
+    """with STDIN_ACK"""
     def __init__(
         self,
         *,
@@ -1272,10 +1299,12 @@ class OutputChunk(_message.Message):
         data: _builtins.bytes = ...,
         exit_code: _builtins.int = ...,
         pid: _builtins.int = ...,
+        mark: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "exit_code", b"exit_code", "pid", b"pid", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "exit_code", b"exit_code", "mark", b"mark", "offset", b"offset", "pid", b"pid", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1354,6 +1383,7 @@ class LogsRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     stdout: _builtins.bool
     stderr: _builtins.bool
@@ -1366,6 +1396,8 @@ class LogsRequest(_message.Message):
     """lines; -1 = all"""
     lines: _builtins.bool
     """one record per line with its time (timestamps); else raw chunks"""
+    mark: _builtins.bytes
+    """go on behind the record that had it, instead of `tail`"""
     def __init__(
         self,
         *,
@@ -1377,10 +1409,11 @@ class LogsRequest(_message.Message):
         until: _builtins.int = ...,
         tail: _builtins.int = ...,
         lines: _builtins.bool = ...,
+        mark: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "id", b"id", "lines", b"lines", "since", b"since", "stderr", b"stderr", "stdout", b"stdout", "tail", b"tail", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "id", b"id", "lines", b"lines", "mark", b"mark", "since", b"since", "stderr", b"stderr", "stdout", b"stdout", "tail", b"tail", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1394,10 +1427,14 @@ class LogRecord(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     stream: _builtins.int
+    """1 or 2; 0: nothing but a mark"""
     time: _builtins.int
     data: _builtins.bytes
     lost: _builtins.int
+    mark: _builtins.bytes
+    """with `follow`: where the output behind this record is; opaque"""
     def __init__(
         self,
         *,
@@ -1405,10 +1442,11 @@ class LogRecord(_message.Message):
         time: _builtins.int = ...,
         data: _builtins.bytes = ...,
         lost: _builtins.int = ...,
+        mark: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lost", b"lost", "stream", b"stream", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lost", b"lost", "mark", b"mark", "stream", b"stream", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,7 @@ from tether.tether_pb2 import OomEvent as OomEvent
 from tether.tether_pb2 import PathStat as PathStat
 from tether.tether_pb2 import Process as Process
 from tether.tether_pb2 import ProcessInfo as ProcessInfo
+from tether.tether_pb2 import RelayData as RelayData
 from tether.tether_pb2 import ResizeRequest as ResizeRequest
 from tether.tether_pb2 import Resolver as Resolver
 from tether.tether_pb2 import Resources as Resources

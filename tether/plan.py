@@ -24,6 +24,7 @@ __all__ = ["Bind", "FileSystem", "Plan", "PlanError", "ProcessPlan", "make_plan"
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM = 64 << 20
+ENGINE_SOCKET = "/run/mooring/engine.sock"  # tether.relay listens there
 INIT = "/sbin/docker-init"  # where `docker run --init` shows the minimal init
 _DEFAULT_RLIMITS = (
     ("RLIMIT_NOFILE", 1 << 20, 1 << 20),
@@ -229,6 +230,7 @@ def _mounts(config: BootConfig, *, files: str, volumes: list[str], init: str) ->
         )
         for mount, source in zip(config.mounts, volumes, strict=True)
     ]
+    wanted += [Bind(_destination(path), ENGINE_SOCKET, False, False) for path in config.engine_sockets]
     for tmpfs in config.tmpfs:
         flags, data = _tmpfs_options(tmpfs.destination, list(tmpfs.options))
         wanted.append(FileSystem(_destination(tmpfs.destination), "tmpfs", flags, data, True))

@@ -86,6 +86,7 @@ class Service:
         server.deferred("Exec", ExecRequest, vm.execs.start)
         server.streaming("WatchStats", StatsRequest, self._watch_stats)
         server.unary("Top", Empty, self._top)
+        server.streaming("Accept", Empty, self._accept)
         server.unary("NetworkSet", NetworkSetRequest, self._set_network)
         server.unary("TimeSet", TimeSetRequest, self._set_time)
         server.unary("Entropy", EntropyRequest, self._entropy)
@@ -186,6 +187,11 @@ class Service:
         self._require_running()
         namespace = os.readlink(f"/proc/{self._vm.container.state.pid}/ns/pid")
         return TopReply(processes=list_processes(namespace, user_names(self._passwd())))
+
+    def _accept(self, request: Empty, call: Call) -> None:
+        if self._vm.relay is None:
+            raise RpcError(Code.FAILED_PRECONDITION, "the container has no engine socket")
+        self._vm.relay.accept(request, call)
 
     def _passwd(self) -> bytes:
         return self._vm.container.read_passwd()

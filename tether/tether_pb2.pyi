@@ -490,6 +490,7 @@ class BootConfig(_message.Message):
     READONLY_PATHS_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     OPERATION_FIELD_NUMBER: _builtins.int
+    ENGINE_SOCKETS_FIELD_NUMBER: _builtins.int
     WAIT_FOR_LAUNCH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """1"""
@@ -531,6 +532,10 @@ class BootConfig(_message.Message):
     def readonly_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def health(self) -> Global___HealthCheck: ...
+    @_builtins.property
+    def engine_sockets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where the container sees the engine's socket (Accept)"""
+
     def __init__(
         self,
         *,
@@ -554,20 +559,47 @@ class BootConfig(_message.Message):
         readonly_paths: _abc.Iterable[_builtins.str] | None = ...,
         health: Global___HealthCheck | None = ...,
         operation: _builtins.str = ...,
+        engine_sockets: _abc.Iterable[_builtins.str] | None = ...,
         wait_for_launch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "process", b"process", "resolver", b"resolver", "resources", b"resources", "root", b"root"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domainname", b"domainname", "health", b"health", "hostname", b"hostname", "hosts", b"hosts", "id", b"id", "interfaces", b"interfaces", "masked_paths", b"masked_paths", "mounts", b"mounts", "name", b"name", "operation", b"operation", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "root", b"root", "shm_size", b"shm_size", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "version", b"version", "wait_for_launch", b"wait_for_launch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domainname", b"domainname", "engine_sockets", b"engine_sockets", "health", b"health", "hostname", b"hostname", "hosts", b"hosts", "id", b"id", "interfaces", b"interfaces", "masked_paths", b"masked_paths", "mounts", b"mounts", "name", b"name", "operation", b"operation", "process", b"process", "read_only_root", b"read_only_root", "readonly_paths", b"readonly_paths", "resolver", b"resolver", "resources", b"resources", "root", b"root", "shm_size", b"shm_size", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "version", b"version", "wait_for_launch", b"wait_for_launch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BootConfig: _TypeAlias = BootConfig  # noqa: Y015
 
 @_typing.final
-class HelloRequest(_message.Message):
-    """---------------------------------------------------------------- hello"""
+class RelayData(_message.Message):
+    """---------------------------------------------------------------- hello
 
+    One connection to the engine's socket. From the guest each frame is one of
+    these, from the host raw bytes, and the host's END ends its half.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    end: _builtins.bool
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayData: _TypeAlias = RelayData  # noqa: Y015
+
+@_typing.final
+class HelloRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: _builtins.int

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tether.become import CANNOT_START
 from tether.bootconfig import ConfigError, read_boot_config
@@ -36,6 +37,9 @@ from tether.tether_pb2 import (
     NetworkSetRequest,
     Resolver,
 )
+
+if TYPE_CHECKING:
+    from tether.relay import Relay
 
 __all__ = ["Vm"]
 
@@ -73,6 +77,7 @@ class Vm:
         self.freezer = Freezer(loop, log=log.note)
         self.power = PowerOff(loop, self.container.cgroup, log=log.say, power_off=cut_power)
         self.config = BootConfig()
+        self.relay: Relay | None = None
         self._resolver = Resolver()
         self._hosts: list[HostEntry] = []
         self._waiting_for_lease: Timer | None = None
@@ -136,6 +141,10 @@ class Vm:
 
     def _start_container(self) -> None:
         self._network_event()
+        if self.config.engine_sockets:
+            from tether.relay import Relay  # late: few containers have it
+
+            self.relay = Relay(self.loop)
         self.container.start(self.config, write_names=self._write_names)
         if self.container.state.state == MainState.FAILED:
             self._answer_launch()

@@ -13,7 +13,7 @@ exec 9>"$cache/lock" && flock 9 # two test runs compile once
 if [[ ! -x $binary ]]; then
   printf 'lab: compiling\n' >&2
   (cd tests/lab/server &&
-    GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= GOCACHE="$cache/go" nice go build -ldflags '-s -w' -o "$binary.new" .)
+    GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= CGO_ENABLED=0 GOCACHE="$cache/go" nice go build -ldflags '-s -w' -o "$binary.new" .)
   find "$cache" -maxdepth 1 -name 'lab-*' ! -name '*.new' -delete
   mv "$binary.new" "$binary"
 fi

@@ -17,13 +17,15 @@ packages=(
   e2fsprogs util-linux           # file systems and loop devices
   tini libpython3.11             # into the initramfs
   kmod cpio xorriso isolinux syslinux-common binutils # initramfs and bootstrap.iso
+  lz4                            # Debian's kernel is packed with it
   busybox-static                 # the proof container
 )
+lab=(golang-go golang-github-vmware-govmomi-dev) # the vSphere lab is compiled from them
 case "${1:-}" in
   --kernel) packages+=(linux-source-6.1 gcc make flex bison bc libelf-dev libssl-dev lz4 xz-utils) ;;
-  --test) packages+=(docker-registry mmdebstrap skopeo rpm2cpio rpm zstd iptables procps) ;;
+  --test) packages+=(docker-registry mmdebstrap skopeo rpm2cpio rpm zstd iptables procps "${lab[@]}") ;;
+  --lab) packages+=("${lab[@]}") ;;
   --clients) packages+=(docker-compose openssh-server docker-registry) ; command -v npm >/dev/null || packages+=(nodejs npm) ;;
-  --lab) packages+=(golang-go golang-github-vmware-govmomi-dev) ;;
   --bench) packages+=(docker-registry skopeo zstd iptables procps) ;;
 esac
 missing=()

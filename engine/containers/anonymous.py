@@ -43,16 +43,23 @@ class AnonymousVolumes:
             return
         self._ours.add(container)
         try:
-            await self._port.call(
-                self._port.keys.Put,
-                pb.KeyValue(key=PREFIX + container, value=json.dumps(list(volumes)).encode()),
-            )
+            await self._remember(container, volumes)
             try:
                 yield
             finally:
                 await self._settle(container, volumes)
         finally:
             self._ours.discard(container)
+
+    async def _remember(self, container: str, volumes: Sequence[str]) -> None:
+        value = json.dumps(list(volumes)).encode()
+        try:
+            await self._port.call(self._port.keys.Put, pb.KeyValue(key=PREFIX + container, value=value))
+        except PortLayerError as error:
+            if error.reason != pb.NO_SPACE:
+                raise
+            # Removals free space, so they must work without; nothing can be made on a full disk anyway.
+            logger.warning("the disk is full: killed now, we would forget anonymous volumes")
 
     async def sweep(self) -> None:
         """Finish what a killed engine has left; call it when no other engine works here."""

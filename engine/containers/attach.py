@@ -6,13 +6,13 @@ import contextlib
 
 from engine.containers import status
 from engine.containers.detachkeys import parse_detach_keys
+from engine.containers.lasting import lasting_attach
 from engine.containers.lifecycle import event_attributes
 from engine.containers.logs import raw_output
 from engine.containers.multiplex import hijack_type
 from engine.containers.session import End, Options, run_session
 from engine.context import Engine
 from engine.http import HIJACKED, Conflict, Disconnected, Request, Response, Router, Unsupported
-from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 
 __all__ = ["register"]
@@ -47,11 +47,7 @@ def register(router: Router, engine: Engine) -> None:
             id=handle.id, stdin=stdin, stdout=stdout, stderr=stderr, from_start=query.flag("logs")
         )
         attributes = event_attributes(engine, handle)
-        async with engine.port.session(engine.port.interaction.Attach) as session:
-            await session.send(pb.InputChunk(open=open_))
-            ready = await session.receive()
-            if ready is None or ready.stream != pb.OutputChunk.READY:
-                raise PortLayerError("the port layer did not open the attach session", status=500)
+        async with lasting_attach(engine.port, open_) as session:
             engine.events.publish("container", "attach", handle.id, attributes)
             duplex = await request.hijack(content_type)
             end = await run_session(

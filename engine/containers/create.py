@@ -36,7 +36,7 @@ from engine.rpc import PortLayerError
 from portlayer import portlayer_pb2 as pb
 from tether import tether_pb2
 
-__all__ = ["register"]
+__all__ = ["create_container", "register"]
 
 NAME_ATTEMPTS = 6
 _PLATFORM = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+(/[a-z0-9_]+)?)?")
@@ -52,17 +52,27 @@ def register(router: Router, engine: Engine) -> None:
         for what, in_query, in_body in (("name", name, wanted.name), ("platform", platform, wanted.platform)):
             if in_body not in ("", in_query):
                 raise BadRequest(f"the container's {what} belongs into the query, not into the body")
-        container = await _create(engine, wanted, names.checked(name) if name else "", platform)
+        container = await create_container(engine, wanted, names.checked(name) if name else "", platform)
         return json_response({"Id": container, "Warnings": []}, 201)
 
     router.add("POST", "/containers/create", create)
 
 
-async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: str) -> str:
+async def create_container(
+    engine: Engine,
+    wanted: CreateRequest,
+    name: str,
+    platform: str,
+    *,
+    image: ImageRecord | None = None,
+    builder: str = "",
+) -> str:
+    """The new container's ID. ``image``: what it is made from, when the caller knows already."""
     host = wanted.HostConfig.model_copy(deep=True)
     if not wanted.Image:
         raise BadRequest("invalid reference format")
-    image = await engine.images.resolve(wanted.Image)
+    if image is None:
+        image = await engine.images.resolve(wanted.Image)
     check_platform(wanted.Image, image, platform)
     config = merge(wanted.config(), image.config)
     translation.check(config, host)
@@ -111,6 +121,7 @@ async def _create(engine: Engine, wanted: CreateRequest, name: str, platform: st
             config=config.kept(),
             host=_kept_host(host),
             mounts=shown,
+            builder=builder,
         )
         spec.metadata = document.encode()
         await _commit(engine, container, spec)
@@ -180,6 +191,10 @@ async def _lent(engine: Engine, specifications: Sequence[str]) -> list[mounts.Mo
             )
             for mount in lender.spec.host_mounts
         ]
+        result += [
+            mounts.MountPlan(destination=place, host_path=mounts.ENGINE_SOCKETS[0], engine_socket=True)
+            for place in lender.spec.engine_sockets
+        ]
     return result
 
 
@@ -187,6 +202,9 @@ async def _realise(
     engine: Engine, item: mounts.MountPlan, name: str, spec: pb.ContainerSpec
 ) -> dict[str, Any]:
     """Make sure the volume ``name`` is there, add the mount to ``spec``, and return how inspect shows it."""
+    if item.engine_socket:
+        spec.engine_sockets.append(item.destination)
+        return mounts.shown(item)
     if item.host_path:
         spec.host_mounts.append(
             pb.HostMount(

@@ -27,6 +27,7 @@ class Document:
     config: dict[str, Any] = field(default_factory=dict)  # Config.kept()
     host: dict[str, Any] = field(default_factory=dict)  # HostConfig.kept()
     mounts: list[dict[str, Any]] = field(default_factory=list)  # inspect's Mounts
+    builder: str = ""  # the engine process whose build has it; swept when that has died
 
     def encode(self) -> bytes:
         return json.dumps(
@@ -38,6 +39,7 @@ class Document:
                 "config": self.config,
                 "host": self.host,
                 "mounts": self.mounts,
+                **({"builder": self.builder} if self.builder else {}),
             },
             separators=(",", ":"),
         ).encode()

@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 
 from engine.containers import logtag, status
 from engine.containers.document import Document
+from engine.containers.lasting import follow_logs
 from engine.containers.logconfig import readable
 from engine.containers.multiplex import frame, stream_type
 from engine.context import Engine
@@ -59,7 +60,11 @@ def register(router: Router, engine: Engine) -> None:
             timestamps=query.flag("timestamps"),
             details=_details(document, spec) if query.flag("details") else "",
         )
-        records = engine.port.stream(engine.port.interaction.Logs, wanted)
+        records = (
+            follow_logs(engine.port, wanted)
+            if wanted.follow
+            else engine.port.stream(engine.port.interaction.Logs, wanted)
+        )
         try:
             first = await anext(records, None) if not wanted.follow else None
         except BaseException:

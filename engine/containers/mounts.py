@@ -17,10 +17,11 @@ from engine.containers.hostconfig import VOLUME_DRIVERS, BindSpec, HostConfig, M
 from engine.http import BadRequest, Unsupported
 from tether import tether_pb2
 
-__all__ = ["MountPlan", "Plan", "check_volumes_from", "plan", "shown"]
+__all__ = ["ENGINE_SOCKETS", "MountPlan", "Plan", "check_volumes_from", "plan", "shown"]
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _WITHOUT_MEANING = frozenset(("z", "Z", "consistent", "cached", "delegated", "default"))  # SELinux, macOS
+ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")  # CI runners and Testcontainers bind them
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _TMPFS_FLAGS = {
     "exec": "noexec",
@@ -46,6 +47,7 @@ class MountPlan:
     volume: str = ""
     host_path: str = ""
     create_path: bool = False  # a directory, when nothing is there
+    engine_socket: bool = False  # our own, whatever lies at that path of the host
     read_only: bool = False
     no_copy: bool = False
     subpath: str = ""
@@ -161,6 +163,7 @@ def _parse_bind(text: str) -> MountPlan:
         destination=destination,
         volume="" if host else _volume_name(source),
         host_path=_clean(source) if host else "",
+        engine_socket=host and _clean(source) in ENGINE_SOCKETS,
         create_path=host,
         read_only=read_only,
         no_copy=no_copy,
@@ -248,6 +251,7 @@ def _bind_mount(mount: Mount) -> MountPlan:
     return MountPlan(
         destination=_mount_target(mount),
         host_path=_clean(mount.Source),
+        engine_socket=_clean(mount.Source) in ENGINE_SOCKETS,
         create_path=options.CreateMountpoint,
         read_only=mount.ReadOnly,
     )

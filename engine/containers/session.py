@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass
 
 from engine.containers.detachkeys import DetachScanner
+from engine.containers.lasting import LastingAttach
 from engine.containers.multiplex import STDERR, STDOUT, SYSTEM_ERROR, frame
 from engine.http import Disconnected, Duplex
 from engine.rpc import PortLayerError, Session
@@ -22,7 +23,7 @@ __all__ = ["End", "Options", "PortSession", "run_session"]
 
 _STREAMS = {pb.OutputChunk.STDOUT: STDOUT, pb.OutputChunk.STDERR: STDERR}
 
-PortSession = Session[pb.InputChunk, pb.OutputChunk]
+PortSession = Session[pb.InputChunk, pb.OutputChunk] | LastingAttach
 
 
 class End(enum.Enum):

@@ -164,7 +164,7 @@ def parse_dockerfile(source: Source) -> Dockerfile:
         elif isinstance(instruction, Arg):
             arguments.append(instruction)
         else:
-            raise DockerfileError("no build stage in current context", line=line.number)
+            raise DockerfileError("no build stage in current context")
     close()
     return Dockerfile(
         escape=source.escape, arguments=tuple(arguments), stages=tuple(stages), warnings=source.warnings

@@ -112,7 +112,10 @@ def _logical(physical: list[str], escape: str, warnings: list[str]) -> Iterator[
 def _complete(start: int, joined: list[str], emptied: bool, warnings: list[str]) -> Iterator[tuple[int, str]]:
     text = "".join(joined).strip()
     if emptied:
-        warnings.append(f"[WARNING]: Empty continuation line found in:\n    {text}")
+        warnings.append(
+            f"[WARNING]: Empty continuation line found in:\n    {text}\n"
+            "[WARNING]: Empty continuation lines will become errors in a future release."
+        )
     if text:
         yield start, text
 

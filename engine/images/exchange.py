@@ -19,6 +19,7 @@ from engine.http import (
     streamed,
 )
 from engine.images.changes import apply_changes
+from engine.images.download import fetch_raw
 from engine.images.progress import Progress
 from engine.images.pull import pull_error
 from engine.images.save import SavedImage, archive, choose
@@ -30,9 +31,7 @@ from engine.registry.manifest import Manifest, parse_manifest
 from engine.registry.platform import DEFAULT_PLATFORM, Platform, parse_platform
 from engine.registry.reference import DEFAULT_DOMAIN, Reference, parse_reference
 
-__all__ = ["json_platform", "new_name", "platform_mismatch", "register"]
-
-_LATER = "is not supported yet by this virtual container host"
+__all__ = ["credentials_of", "json_platform", "new_name", "platform_mismatch", "register"]
 
 
 def register(router: Router, service: ImageService) -> None:
@@ -41,7 +40,6 @@ def register(router: Router, service: ImageService) -> None:
     router.add("POST", "/images/load", exchange.load)
     router.add("POST", "/auth", exchange.auth, blocking=True)
     router.add("GET", "/distribution/{name...}/json", exchange.distribution, blocking=True)
-    router.refuse("GET", "/images/search", f"searching registries {_LATER}")
     router.add("GET", "/images/get", exchange.save)
     router.add("GET", "/images/{name...}/get", exchange.save)
     router.add("POST", "/images/{name...}/push", exchange.push, blocking=True)
@@ -66,7 +64,7 @@ class _Exchange:
 
     async def _pull(self, request: Request, platform: Platform | None) -> Response:
         reference = _pulled(request.query.text("fromImage"), request.query.text("tag"))
-        credentials = _credentials(request)
+        credentials = credentials_of(request)
 
         async def work(progress: Progress) -> None:
             for one in await self._all_tags(reference, credentials):
@@ -87,21 +85,26 @@ class _Exchange:
 
     async def _import(self, request: Request, platform: Platform) -> Response:
         query = request.query
-        if query.text("fromSrc") != "-":
-            raise Unsupported("importing from a URL is not supported: download it and import the file")
+        url = query.text("fromSrc")
         name = new_name(query.text("repo"), query.text("tag")) if query.text("repo") else None
-        image = await self._service.loader.import_(
-            request.stream(),
-            config=apply_changes(query.all("changes")),
-            platform=platform,
-            comment=query.text("message") or "Imported from -",
-            name=name,
-        )
-        self._service.published("import", image)
-        if name is not None:
-            self._service.publish("tag", image.id, name.familiar, image)
+        config = apply_changes(query.all("changes"))
 
         async def work(progress: Progress) -> None:
+            with self._service.spool.file() as fetched:
+                if url != "-":
+                    target = url if "://" in url else f"http://{url}"
+                    progress.message(f"Downloading from {target}")
+                    await fetch_raw(self._service.transport, target, fetched)
+                image = await self._service.loader.import_(
+                    request.stream() if url == "-" else fetched.content(),
+                    config=config,
+                    platform=platform,
+                    comment=query.text("message") or f"Imported from {url}",
+                    name=name,
+                )
+            self._service.published("import", image)
+            if name is not None:
+                self._service.publish("tag", image.id, name.familiar, image)
             progress.message(image.id)
 
         return await reporting(work)
@@ -148,7 +151,7 @@ class _Exchange:
             reference = reference.with_tag(tag) if tag else reference
         except InvalidReference as error:
             raise BadRequest(str(error)) from error
-        credentials = _credentials(request)
+        credentials = credentials_of(request)
 
         async def work(progress: Progress) -> None:
             for name, image in await self._service.pusher.push(reference, credentials, progress):
@@ -183,7 +186,7 @@ class _Exchange:
         reference = _reference(request.match["name"]).tagged
         puller = self._service.puller
         try:
-            client = await puller.client(reference, _credentials(request))
+            client = await puller.client(reference, credentials_of(request))
             document = await client.manifest(reference.digest or reference.tag)
             parsed = parse_manifest(document.data, document.media_type)
             if isinstance(parsed, Manifest):
@@ -249,7 +252,7 @@ def _reference(text: str) -> Reference:
         raise BadRequest(str(error)) from error
 
 
-def _credentials(request: Request) -> Credentials:
+def credentials_of(request: Request) -> Credentials:
     try:
         return parse_registry_auth(request.headers.get("x-registry-auth", ""))
     except InvalidReference as error:

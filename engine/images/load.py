@@ -31,7 +31,7 @@ from engine.registry.errors import BadContent
 from engine.registry.platform import Platform
 from engine.registry.reference import Reference
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "fill"]
 
 _CHUNK = 1 << 20
 
@@ -49,7 +49,7 @@ class Loader:
         loaded: list[StoredImage] = []
         with self._spool.file() as file:
             try:
-                await _fill(file, body)
+                await fill(file, body)
                 images = await asyncio.to_thread(_read, file, platform)
                 for image in images:
                     stored = await self._image(file, image, progress, quiet=quiet)
@@ -111,7 +111,7 @@ class Loader:
         """One layer from a bare tar, with a configuration of its own."""
         with self._spool.file() as file:
             try:
-                diff_id = await _fill(file, body)
+                diff_id = await fill(file, body)
                 await asyncio.to_thread(
                     index_tar, file.read, file.size
                 )  # a clear error before anything is made
@@ -121,7 +121,7 @@ class Loader:
                 present = await self._layers.present()
                 layer = present.get(diff_id)
                 if layer is None:
-                    async with contextlib.aclosing(_plain(file)) as chunks:
+                    async with contextlib.aclosing(file.content()) as chunks:
                         layer = await self._layers.put(
                             chain_id=diff_id, parent="", diff_id=diff_id, chunks=chunks
                         )
@@ -134,7 +134,7 @@ class Loader:
         return image
 
 
-async def _fill(file: SpoolFile, body: AsyncIterator[bytes]) -> str:
+async def fill(file: SpoolFile, body: AsyncIterator[bytes]) -> str:
     """Spool the body decompressed; the digest of what lies there."""
     hashing = hashlib.sha256()
 
@@ -171,11 +171,6 @@ async def _layer(
     async with contextlib.aclosing(through_thread(transform, blob())) as pieces:
         async for piece in pieces:
             yield piece
-
-
-async def _plain(file: SpoolFile) -> AsyncGenerator[bytes, None]:
-    for offset in range(0, file.size, _CHUNK):
-        yield await asyncio.to_thread(file.read, offset, _CHUNK)
 
 
 def _imported(config: Mapping[str, Any], platform: Platform, comment: str, diff_id: str) -> bytes:

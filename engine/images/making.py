@@ -20,14 +20,13 @@ from engine.images.catalog import Catalog
 from engine.images.config import ImageConfig, chain_ids, parse_config
 from engine.images.index import StoredImage, StoredLayer
 from engine.images.layers import LayerPool
-from engine.images.spool import Spool, SpoolFile
+from engine.images.spool import Spool
 from engine.registry.platform import Platform
 from engine.registry.reference import Reference
 from engine.timestamps import format_ns
 
 __all__ = ["Maker", "NewImage", "describe"]
 
-_CHUNK = 1 << 20
 _EMPTY = bytes(1024)
 
 
@@ -72,6 +71,16 @@ class Maker:
                 await self._catalog.add(image, names)
         return image
 
+    async def adopt(self, new: NewImage, layers: tuple[StoredLayer, ...]) -> StoredImage:
+        """The image on layers that are there, those of another image (`--cache-from`)."""
+        below = len(new.parent.layers) if new.parent is not None else 0
+        config = describe(new, [layer.diff_id for layer in layers], empty=len(layers) == below)
+        parent = new.parent.id if new.parent is not None else ""
+        image = StoredImage(config=parse_config(config), layers=layers, parent=parent)
+        async with self._catalog.changing:
+            await self._catalog.add(image)
+        return image
+
     async def _layer(
         self,
         archive: AsyncGenerator[bytes, None],
@@ -95,16 +104,11 @@ class Maker:
         await stack.enter_async_context(self._layers.hold(chain[-1:]))
         known = (await self._layers.present()).get(chain[-1])
         if known is None:
-            async with contextlib.aclosing(_content(file)) as chunks:
+            async with contextlib.aclosing(file.content()) as chunks:
                 known = await self._layers.put(
                     chain_id=chain[-1], parent=chain[-2] if below else "", diff_id=diff_id, chunks=chunks
                 )
         return StoredLayer(chain_id=chain[-1], diff_id=diff_id, size=known.size)
-
-
-async def _content(file: SpoolFile) -> AsyncGenerator[bytes, None]:
-    for offset in range(0, file.size, _CHUNK):
-        yield await asyncio.to_thread(file.read, offset, min(_CHUNK, file.size - offset))
 
 
 def describe(new: NewImage, diff_ids: Sequence[str], *, empty: bool) -> bytes:

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-__all__ = ["Progress", "human_size"]
+__all__ = ["Kept", "Progress", "human_size"]
 
 _INTERVAL = 0.1  # seconds between two numbers of one layer
 _BAR = 50
 _PENDING_LIMIT = 10_000
+_ROOM = 500
 
 
 class Progress:
@@ -26,6 +27,7 @@ class Progress:
         self._clock = clock
         self._pending: deque[dict[str, Any]] = deque()
         self._changed = asyncio.Event()
+        self._taken = asyncio.Event()
         self._closed = False
         self.started = False  # something was said: from here on, errors are messages too
         self._shown: dict[str, tuple[str, float]] = {}
@@ -35,6 +37,12 @@ class Progress:
         while not self._pending and not self._closed:
             self._changed.clear()
             await self._changed.wait()
+
+    async def room(self) -> None:
+        """Until the reader is not too far behind: for output that must not be dropped."""
+        while len(self._pending) > _ROOM and not self._closed:
+            self._taken.clear()
+            await self._taken.wait()
 
     def message(self, status: str, name: str = "") -> None:
         self._push({"status": status} | ({"id": name} if name else {}))
@@ -72,8 +80,18 @@ class Progress:
         """For programs: what came of it."""
         self._push({"progressDetail": {}, "aux": value})
 
-    def error(self, text: str) -> None:
-        self._push({"errorDetail": {"message": text}, "error": text})
+    def result(self, value: dict[str, Any]) -> None:
+        """The same from the builder, whose messages have no progress."""
+        self._push({"aux": value})
+
+    def take(self, other: Progress) -> None:
+        """Say what was said to ``other``."""
+        messages, other._pending = other._pending, deque()
+        for message in messages:
+            self._push(message)
+
+    def error(self, text: str, *, code: int = 0) -> None:
+        self._push({"errorDetail": {**({"code": code} if code else {}), "message": text}, "error": text})
 
     def close(self) -> None:
         self._closed = True
@@ -92,7 +110,15 @@ class Progress:
             if not self._pending:
                 return
             messages, self._pending = self._pending, deque()
+            self._taken.set()
             yield b"".join(json.dumps(message, ensure_ascii=False).encode() + b"\r\n" for message in messages)
+
+
+class Kept(Progress):
+    """What is read only at the end, if at all (`docker build --quiet`): nobody waits for a reader."""
+
+    async def room(self) -> None:
+        return
 
 
 def _bar(current: int, total: int) -> str:

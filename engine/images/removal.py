@@ -50,12 +50,19 @@ class Removal:
     """One removal; call it with ``catalog.changing`` held."""
 
     def __init__(
-        self, catalog: Catalog, index: ImageIndex, users: Mapping[str, Sequence[User]], event: Event
+        self,
+        catalog: Catalog,
+        index: ImageIndex,
+        users: Mapping[str, Sequence[User]],
+        event: Event,
+        *,
+        prune: bool = True,
     ) -> None:
         self._catalog = catalog
         self._index = index
         self._users = users
         self._event = event
+        self._prune = prune  # with an image its parents go that have no name
         self.records: list[Removed] = []
 
     async def remove(self, name: str, *, force: bool) -> None:
@@ -81,9 +88,8 @@ class Removal:
         if given.tag and not any(reference.tag for reference in same):
             for reference in same:  # digests of a repository go with its last tag
                 await self._untag(image, reference)
-        running = any(user.running for user in users)  # then it loses its name, and stays
-        if not self._index.references(image.id) and not running:
-            await self._delete(image, force=force)
+        if not self._index.references(image.id):
+            await self._delete(image, force=force, quiet=True)
 
     async def _by_id(self, image: StoredImage, *, force: bool) -> None:
         names = self._index.references(image.id)
@@ -93,14 +99,23 @@ class Removal:
                 await self._untag(image, reference)
         await self._delete(image, force=force)
 
-    async def _delete(self, image: StoredImage, *, force: bool) -> None:
-        self._check(image, force=force)
+    async def _delete(self, image: StoredImage, *, force: bool, quiet: bool = False) -> None:
+        """``quiet``: what is still needed stays, and nobody is told."""
+        try:
+            self._check(image, force=force)
+        except Conflict:
+            if quiet:
+                return
+            raise
         for reference in self._index.references(image.id):
             await self._untag(image, reference)
         removed = await self._catalog.forget(image.id)
         self._event("delete", image)
         self.records.append(Removed(deleted=image.id))
         self.records.extend(Removed(deleted=chain_id) for chain_id in removed)
+        parent = self._index.get(image.parent) if self._prune else None
+        if parent is not None:  # a step of a build that nobody has named
+            await self._delete(parent, force=False, quiet=True)
 
     async def _untag(self, image: StoredImage, reference: Reference) -> None:
         await self._catalog.unname(reference)
@@ -108,6 +123,8 @@ class Removal:
         self._event("untag", image)
 
     def _check(self, image: StoredImage, *, force: bool, ignore_names: bool = False) -> None:
+        if self._index.children(image.id):
+            raise _conflict(image, "cannot be forced", "image has dependent child images")
         users = self._users.get(image.id, ())
         for user in users:
             if user.running:

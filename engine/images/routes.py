@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.filters import Filters
 from engine.http import BadRequest, Request, Response, Router, Unsupported, empty, json_response
-from engine.images import exchange
+from engine.images import exchange, search
 from engine.images.index import ImageIndex, StoredImage
 from engine.images.references import matches, pattern
 from engine.images.removal import Removal, User
@@ -28,6 +28,7 @@ def register(router: Router, service: ImageService) -> None:
     router.add("GET", "/images/json", routes.images)
     router.add("POST", "/images/prune", routes.prune)
     exchange.register(router, service)
+    search.register(router, service)
     router.add("GET", "/images/{name...}/json", routes.inspect)
     router.add("GET", "/images/{name...}/history", routes.history)
     router.add("POST", "/images/{name...}/tag", routes.tag)
@@ -54,7 +55,10 @@ class _Routes:
         patterns = [pattern(item) for item in (*filters["reference"], *([old] if old else []))]
         counts = index.layers() if query.flag("shared-size") else None
         rows = []
+        parents = set() if query.flag("all") else {image.parent for image in index}
         for image in _selected(index, filters, list(index)):
+            if image.id in parents and not index.references(image.id):
+                continue  # a step on the way to another image
             tags, digests = index.tags(image.id), index.digests(image.id)
             if patterns:
                 tags = [name for name in tags if any(matches(item, name) for item in patterns)]
@@ -111,22 +115,15 @@ class _Routes:
         """DELETE /images/{name}"""
         if request.query.all("platforms"):
             raise Unsupported("removing single platforms of an image is not supported: only one is kept")
-        # `noprune` keeps untagged parents; images here have none, so there is nothing to keep
-        records = await self._remove([request.match["name"]], force=request.query.flag("force"))
-        return json_response(records[0])
-
-    async def _remove(self, names: Sequence[str], *, force: bool) -> list[list[dict[str, str]]]:
         service = self._service
+        prune = not request.query.flag("noprune")
         async with service.catalog.changing:
             index = await service.catalog.index()
             users = await service.users()
-            answers = []
-            for name in names:
-                removal = Removal(service.catalog, index, users, service.published)
-                await removal.remove(name, force=force)
-                answers.append([record.as_json() for record in removal.records])
+            removal = Removal(service.catalog, index, users, service.published, prune=prune)
+            await removal.remove(request.match["name"], force=request.query.flag("force"))
             await service.catalog.sweep()
-            return answers
+        return json_response([record.as_json() for record in removal.records])
 
     async def prune(self, request: Request) -> Response:
         """POST /images/prune"""
@@ -140,6 +137,8 @@ class _Routes:
             users = await service.users()
             before = {layer.chain_id: layer.size for image in index for layer in image.layers}
             for image in self._prunable(index, filters, users, only_dangling=only_dangling):
+                if index.get(image.id) is None or index.children(image.id):
+                    continue  # gone with its child, or needed by one that stays
                 removal = Removal(service.catalog, index, users, service.published)
                 while index.get(image.id) is not None:  # each turn takes a name, the last one the image
                     names = index.references(image.id)
@@ -158,7 +157,8 @@ class _Routes:
         *,
         only_dangling: bool,
     ) -> list[StoredImage]:
-        candidates = _filtered(index, filters, list(index))
+        # children before their parents
+        candidates = sorted(_filtered(index, filters, list(index)), key=created_ns, reverse=True)
         return [
             image
             for image in candidates
@@ -171,7 +171,7 @@ def _selected(index: ImageIndex, filters: Filters, images: list[StoredImage]) ->
     dangling = filters.boolean("dangling")
     found = _filtered(index, filters, images)
     if dangling is True:
-        return [image for image in found if not index.tags(image.id)]
+        return [image for image in found if not index.tags(image.id) and not index.children(image.id)]
     if dangling is False:
         return [image for image in found if index.references(image.id)]
     return found

@@ -52,7 +52,7 @@ class ImageService:
         self.layers = LayerPool(port)
         provenance = Provenance(port)
         self.catalog = Catalog(port, self.layers, provenance)
-        spool = Spool(config.paths.spool, _SPOOL_LIMIT)
+        spool = self.spool = Spool(config.paths.spool, _SPOOL_LIMIT)
         self.transport = Transport(f"{product.NAME.lower()}/{product.VERSION}")
         self.puller = Puller(
             registry=config.registry,

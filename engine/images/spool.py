@@ -88,7 +88,17 @@ class SpoolFile:
         with _reported(self._directory):
             return os.pread(self._descriptor, size, offset)
 
+    def overwrite(self, offset: int, data: bytes) -> None:
+        """Replace bytes that are there."""
+        with _reported(self._directory):
+            os.pwrite(self._descriptor, data, offset)
+
     # in the event loop
+    async def content(self) -> AsyncGenerator[bytes, None]:
+        """What is there, of a file that nobody writes any more."""
+        for offset in range(0, self._size, _CHUNK):
+            yield await asyncio.to_thread(self.read, offset, min(_CHUNK, self._size - offset))
+
     def written(self) -> None:
         """Tell readers that there is more."""
         self._changed.set()

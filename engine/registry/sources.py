@@ -15,7 +15,7 @@ from engine.registry.errors import RegistryForbidden
 from engine.registry.reference import DEFAULT_DOMAIN
 from vch.config import Registry
 
-__all__ = ["Source", "host_of", "sources"]
+__all__ = ["Source", "host_of", "is_loopback", "sources"]
 
 _HUB_HOST = "registry-1.docker.io"
 

@@ -39,11 +39,7 @@ def register(router: Router, engine: Engine) -> None:
             result["BuildCache"] = []
         return json_response(result)
 
-    async def prune_build_cache(request: Request) -> Response:
-        return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})  # `docker system prune` asks, too
-
     router.add("GET", "/system/df", usage, since=(1, 25))
-    router.add("POST", "/build/prune", prune_build_cache, since=(1, 31))
 
 
 async def _layers_size(engine: Engine) -> int:

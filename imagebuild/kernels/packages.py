@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 from imagebuild.kernels import Kernel, KernelError
+from imagebuild.kernels.bzimage import unpack_bzimage
 
 __all__ = ["debian_cloud_kernel", "kernel_from_file"]
 
@@ -46,7 +47,10 @@ def kernel_from_file(path: Path, work: Path) -> Kernel:
     if not path.is_file():
         raise KernelError(f"no kernel at {path}")
     if path.suffix not in (".deb", ".rpm"):
-        return Kernel(release=_image_release(path), image=path, modules=None, origin=f"file {path.name}")
+        release = _image_release(path)
+        work.mkdir(parents=True, exist_ok=True)
+        direct = unpack_bzimage(path, work / "vmlinux")
+        return Kernel(release=release, image=path, modules=None, origin=f"file {path.name}", direct=direct)
     tree = work / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
@@ -54,10 +58,10 @@ def kernel_from_file(path: Path, work: Path) -> Kernel:
         _run(["dpkg-deb", "-x", str(path), str(tree)])
     else:
         _unpack_rpm(path, tree)
-    return _kernel_in(tree, origin=f"package {path.stem}")
+    return _kernel_in(tree, direct=work / "vmlinux", origin=f"package {path.stem}")
 
 
-def _kernel_in(tree: Path, *, origin: str) -> Kernel:
+def _kernel_in(tree: Path, *, direct: Path, origin: str) -> Kernel:
     images = sorted([*tree.glob("boot/vmlinuz-*"), *tree.glob("**/lib/modules/*/vmlinuz")])
     if not images:
         raise KernelError(f"{origin}: neither boot/vmlinuz-* nor lib/modules/*/vmlinuz inside")
@@ -67,7 +71,13 @@ def _kernel_in(tree: Path, *, origin: str) -> Kernel:
     if modules is not None:
         base = next(parent for parent in modules.parents if parent.name == "lib").parent
         _run(["depmod", "-b", str(base), release])
-    return Kernel(release=release, image=image, modules=modules, origin=origin)
+    return Kernel(
+        release=release,
+        image=image,
+        modules=modules,
+        origin=origin,
+        direct=unpack_bzimage(image, direct),
+    )
 
 
 def _unpack_rpm(path: Path, tree: Path) -> None:

@@ -87,6 +87,7 @@ def boot_config(
         hosts=host_entries(spec),
         masked_paths=spec.masked_paths,
         readonly_paths=spec.readonly_paths,
+        engine_sockets=spec.engine_sockets,
         operation=operation,
     )
     if spec.HasField("health"):

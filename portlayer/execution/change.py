@@ -161,6 +161,29 @@ class Changer:
         await house.refresh(container)  # hot-plug may count as a change of the VM
         await house.save(container, record, nics=list(want.values()))
 
+    async def settle_nics(self, container: Container) -> None:
+        """After a restart: a change of networks that was cut short is taken back: the record decides.
+
+        Raises:
+            PortLayerError, HypervisorError: the next restart tries again.
+        """
+        house, hypervisor = self._house, self._house.rooms.hypervisor
+        async with container.lock:
+            if container.status is not Status.RUNNING or container.vm is None:
+                return  # a start makes the NICs anew
+            plugged = await house.rooms.network.plug(container.attachment(running=True))
+            known = {nic.id for nic in container.vm.config.nics}
+            have = known if container.vm.plugged_nics is None else container.vm.plugged_nics
+            want = {n.tap: Nic(id=n.tap, mac=n.mac, network=n.bridge, mtu=n.mtu) for n in plugged}
+            for name in (known | have) - want.keys():
+                await hypervisor.remove_nic(container.id, name)
+            for name in want.keys() - have:
+                await hypervisor.add_nic(container.id, want[name])
+            await self._network_set(container, container.record)
+            await house.refresh(container)
+            await house.save(container, container.record, nics=list(want.values()))
+        log.info("container %s: a change of its networks that was cut short is taken back", container.id[:12])
+
     async def _network_set(self, container: Container, record: Record) -> None:
         container_now, container.record = container.record, record
         interfaces, resolver = self._house.rooms.network.interfaces(container.attachment(running=True))

@@ -56,7 +56,7 @@ class Execution:
         self._creator = Creator(house)
         self._changer = Changer(house)
         self._remover = Remover(house, self._power)
-        self._recovery = Recovery(house, self._power, self._remover)
+        self._recovery = Recovery(house, self._power, self._remover, self._changer)
 
     async def open(self) -> None:
         """Recover everything. When this returns, calls can be served."""

@@ -11,6 +11,7 @@ A container that somebody has paused cannot be asked to freeze: refused.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,13 +24,14 @@ from portlayer.execution.guest import ask, running_channel
 from portlayer.execution.house import House
 from portlayer.execution.power import Power
 from portlayer.execution.rooms import Channel
-from portlayer.execution.states import STOPPED, Status
+from portlayer.execution.states import STOPPED, Status, require
 from portlayer.portlayer_pb2 import Reason
 from tether.tether_pb2 import Empty, FreezeRequest
 
 __all__ = ["disk_of"]
 
 log = logging.getLogger(__name__)
+_NEWS = 2.0  # seconds that the word of an end may be on its way
 _LONGEST = 120  # seconds that the guest stays frozen when nobody thaws it
 
 
@@ -50,12 +52,41 @@ async def disk_of(
                 return
             await stack.aclose()  # it was started while we waited for the lock
         async with AsyncExitStack() as still:
-            await _freeze(house, container, still, call)
+            try:
+                await _freeze(house, container, still, call)
+            except PortLayerError:
+                if not await _ends(house, container):
+                    raise
+                await still.aclose()
+                await stack.enter_async_context(container.lock)
+                require(container.name, call, container.status, (*STOPPED, Status.RESTARTING))
+                yield None
+                return
             if pause:
                 await power.pause(container)
                 still.push_async_callback(_unpause, power, container)
             picture = await stack.enter_async_context(house.rooms.disks.picture(container.id))
         yield picture
+
+
+async def _ends(house: House, container: Container) -> bool:
+    """Whether the container is ending, and has ended when this returns."""
+    run = container.run
+    if run is None:
+        return True
+    news = [asyncio.ensure_future(event.wait()) for event in (run.reported, run.ended)]
+    try:
+        await asyncio.wait(news, timeout=_NEWS, return_when=asyncio.FIRST_COMPLETED)
+        if not run.reported.is_set() and not run.ended.is_set():
+            return False
+        async with asyncio.timeout(house.timeouts.power_off):
+            await run.ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        for task in news:
+            task.cancel()
+    return True
 
 
 async def _freeze(house: House, container: Container, still: AsyncExitStack, call: str) -> None:

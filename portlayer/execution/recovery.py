@@ -13,7 +13,8 @@ running           off    journal grew since the start's mark: settle the exit
                          came: what it was before
 stopped           off    EXITED
 removing          any    the removal is finished
-any other         on     attached again: RUNNING, PAUSED, or STARTING when
+any other         on     its NICs become what the record says, and it is
+                         attached again: RUNNING, PAUSED, or STARTING when
                          the journal has no STARTED yet
 unreadable        any    DEAD, with the reason; it can be removed
 ================  =====  ==================================================
@@ -26,6 +27,7 @@ import logging
 from dataclasses import replace
 
 from portlayer.errors import PortLayerError
+from portlayer.execution.change import Changer
 from portlayer.execution.container import Container, Run
 from portlayer.execution.house import House
 from portlayer.execution.power import Power
@@ -45,10 +47,11 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, house: House, power: Power, remover: Remover) -> None:
+    def __init__(self, house: House, power: Power, remover: Remover, changer: Changer) -> None:
         self._house = house
         self._power = power
         self._remover = remover
+        self._changer = changer
         self._settler = Settler(house)
 
     async def recover(self) -> None:
@@ -131,6 +134,11 @@ class Recovery:
         if vm.power is PowerState.SUSPENDED and container.status is Status.RUNNING:
             container.move(Status.PAUSED)
         self._power.supervisor.watch_over(container, run)
+        if not _nics_are_as_recorded(container, vm):
+            task = asyncio.create_task(
+                self._changer.settle_nics(container), name=f"NICs of {container.id[:12]}"
+            )
+            self._house.keep_background(task)
 
     async def _opening(self, container: Container) -> MainState | None:
         state = container.record.state
@@ -161,6 +169,12 @@ class Recovery:
             self._settler.begun(container, run, opened)
         async with container.lock:
             await self._settler.settle(container, run)
+
+
+def _nics_are_as_recorded(container: Container, vm: VmInfo) -> bool:
+    wanted = sorted(e.assigned_mac for e in container.spec.endpoints if e.assigned_mac)
+    known = {nic.id for nic in vm.config.nics}
+    return sorted(nic.mac for nic in vm.config.nics) == wanted and vm.plugged_nics in (None, known)
 
 
 def _status(record: Record, vm: VmInfo) -> Status:

@@ -23,6 +23,7 @@ from portlayer.execution.container import Container, Run
 from portlayer.execution.forward import Forwarder
 from portlayer.execution.house import House
 from portlayer.execution.record import JournalMark
+from portlayer.execution.relay import relay
 from portlayer.execution.settle import Settler
 from portlayer.execution.states import Status
 from portlayer.hypervisor.base import HypervisorError, PowerState, VmEvent, VmEventKind
@@ -110,6 +111,7 @@ class Supervisor:
                 self._read_opening,
                 self._limit_time,
                 self._rotate,
+                self._relay,
             )
         ]
         try:
@@ -225,6 +227,11 @@ class Supervisor:
             return f"(no console: {error})"
         text = tail[-_CONSOLE_TAIL:].decode(errors="replace")
         return "".join(c for c in text if c.isprintable() or c in "\n\t").strip()
+
+    async def _relay(self, container: Container, run: Run) -> None:
+        if container.spec.engine_sockets:
+            assert run.channel is not None
+            await relay(run.channel, self._house.config.paths.docker_socket, container.id[:12])
 
     async def _rotate(self, container: Container, run: Run) -> None:
         limit = rotation_limit(container.spec.log)

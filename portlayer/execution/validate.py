@@ -66,6 +66,7 @@ def _check_mounts(spec: ContainerSpec, capabilities: Capabilities) -> None:
     destinations = [mount.destination for mount in spec.mounts]
     destinations += [mount.destination for mount in spec.host_mounts]
     destinations += [mount.destination for mount in spec.tmpfs]
+    destinations += spec.engine_sockets
     for destination in destinations:
         if not destination.startswith("/") or "\0" in destination:
             _refuse(f"invalid mount destination {destination[:80]!r}: it must be an absolute path")

@@ -123,6 +123,9 @@ class VmInfo:
     version: int  # change version, grows with every configure()
     power: PowerState
     pid: int = 0  # hypervisor process, 0 when off or unknown
+    plugged_nics: frozenset[str] | None = None
+    """IDs of the NICs that the running VM really has; None: what the configuration says. They differ when
+    we were killed between a hot-plug and the configuration that follows it."""
 
 
 class VmEventKind(enum.Enum):

@@ -23,6 +23,11 @@ class InputBuffer:
         self._limit = limit
         self._data = bytearray()
         self._start: int | None = None  # offset of _data[0]; the guest's first ACK tells
+        self._origin: int | None = None  # the first ACK: where the first byte put in here belongs
+        self._put = 0  # bytes put in here in all
+        self._resumed: int | None = None  # where the first byte to come belongs, if that is known
+        self._skip = 0  # bytes to come that the guest has already
+        self._moved = asyncio.Event()  # replaced whenever the guest has taken more
         self._closing = False
         self._over = False
         self._news = asyncio.Event()  # for the sender
@@ -31,7 +36,8 @@ class InputBuffer:
 
     async def write(self, data: bytes) -> None:
         """Take ``data`` over; waits while the guest is too far behind. Nothing happens once over."""
-        view = memoryview(data)
+        view = memoryview(data)[self._skip :]
+        self._skip -= len(data) - len(view)
         while view and not self._over and not self._closing:
             free = self._limit - len(self._data)
             if free <= 0:
@@ -39,8 +45,38 @@ class InputBuffer:
                 await self._room.wait()
                 continue
             self._data += view[:free]
+            self._put += min(free, len(view))
             view = view[free:]
             self._news.set()
+
+    def resume(self, offset: int) -> None:
+        """What is written next begins at ``offset`` of the process's input; it may have a part of it.
+
+        One writer's word is as good as his being the only one.
+        """
+        if self._start is None:
+            self._resumed = offset
+        else:
+            self._skip = max(0, self._start + len(self._data) - offset)
+
+    @property
+    def position(self) -> int:
+        """Where the next byte written goes, counted from the first; see `offset`."""
+        return self._put
+
+    def offset(self, position: int) -> int | None:
+        """The same in the process's input; None while the guest has not said."""
+        return None if self._origin is None else self._origin + position
+
+    @property
+    def accepted(self) -> int | None:
+        """How much input the process has been sent in all; None while the guest has not said."""
+        return self._start
+
+    async def moved(self, known: int | None) -> None:
+        """Return as soon as `accepted` is another than this."""
+        while self._start == known:
+            await self._moved.wait()
 
     def close(self) -> None:
         """Nothing more comes: stdin closes behind what was written."""
@@ -58,10 +94,18 @@ class InputBuffer:
     def acknowledge(self, offset: int) -> None:
         """The guest has taken over everything before ``offset`` (it may say what it likes)."""
         if self._start is None:
-            self._start = offset
+            self._start = self._origin = offset
+            if self._resumed is not None:
+                self._skip = max(0, offset - self._resumed)
+                have = min(self._skip, len(self._data))
+                del self._data[:have]
+                self._put -= have
+                self._skip -= have
         taken = min(max(offset - self._start, 0), len(self._data))
         del self._data[:taken]
         self._start += taken
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
         self._room.set()
         self._news.set()
 

@@ -16,6 +16,7 @@ from portlayer.errors import PortLayerError
 from portlayer.execution.container import Container
 from portlayer.execution.house import House
 from portlayer.execution.states import Status
+from portlayer.journal.mark import decode_mark, encode_mark
 from portlayer.journal.reader import JournalReader, Snapshot
 from portlayer.journal.shape import Chunk, Shaper
 from portlayer.journal.tail import TailStart, find_tail
@@ -43,18 +44,28 @@ async def read_logs(house: House, container: Container, request: LogsRequest) ->
         watch = stack.enter_context(house.watcher.watch(journal.parent)) if request.follow else None
         snapshot = await asyncio.to_thread(Snapshot.open, journal)
         stack.callback(snapshot.close)
-        tail = await _tail_start(snapshot, request.tail, streams)
+        tail = await _start(snapshot, request, streams)
         reader = JournalReader(snapshot, tail.position)
         stack.callback(reader.close)
         stack.enter_context(house.reading(container, reader))
         shaper = Shaper(
             streams=streams, lines=request.lines, since=request.since, until=request.until, tail=tail
         )
+        if request.follow and not request.mark:
+            places = {stream: tail.first.get(stream, (tail.position, 0)) for stream in streams}
+            yield LogRecord(mark=encode_mark(places, snapshot))
         async for chunk in _chunks(house, container, request, reader, shaper, watch):
-            yield LogRecord(stream=chunk.stream, time=chunk.time, data=chunk.data, lost=chunk.lost)
+            mark = encode_mark(chunk.next, reader.snapshot) if request.follow else b""
+            yield LogRecord(stream=chunk.stream, time=chunk.time, data=chunk.data, lost=chunk.lost, mark=mark)
 
 
-async def _tail_start(snapshot: Snapshot, lines: int, streams: set[int]) -> TailStart:
+async def _start(snapshot: Snapshot, request: LogsRequest, streams: set[int]) -> TailStart:
+    if request.mark:
+        try:
+            return decode_mark(request.mark, snapshot)
+        except ValueError as error:
+            raise PortLayerError(Reason.UNSPECIFIED, str(error)) from error
+    lines = request.tail
     if lines < 0:
         return TailStart(snapshot.start)
     if lines == 0:

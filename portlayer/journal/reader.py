@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from portlayer.journal.records import LONGEST_RECORD, Entry, Scanner
 
@@ -26,6 +27,7 @@ __all__ = ["JournalReader", "OpenFile", "Position", "Snapshot"]
 
 BLOCK = 1 << 20
 _MOST_FILES = 1000
+_HEAD = 28  # a record's header and time
 HELD_LIMIT = 256 << 20  # bytes that rotation has taken away and a slow reader may still get
 
 
@@ -42,12 +44,15 @@ class OpenFile:
     fd: int
     inode: int
     size: int  # when it was opened
+    beginning: int  # what tells it from a later file with this inode's number; 0: it had not begun
 
     @classmethod
     def open(cls, path: Path) -> OpenFile:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(fd)
-        return cls(fd=fd, inode=status.st_ino, size=status.st_size)
+        head = os.pread(fd, _HEAD, 0)
+        beginning = crc32(head) if len(head) == _HEAD else 0
+        return cls(fd=fd, inode=status.st_ino, size=status.st_size, beginning=beginning)
 
     def entries(self, start: int, end: int) -> list[Entry]:
         """The records that begin in ``[start, end)`` and end by ``end``.
@@ -120,6 +125,10 @@ class JournalReader:
         self._end = snapshot.end
         self._closed = False
         self._files_change = threading.Lock()  # read() runs in a thread, hold() in the event loop
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
 
     @property
     def file(self) -> int:

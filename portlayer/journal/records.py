@@ -32,6 +32,11 @@ class Entry(NamedTuple):
     data: bytes
     offset: int  # of the record in its file
 
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + HEADER_SIZE + _TIME.size + len(self.data)
+
 
 class Scanner:
     """Fed any pieces of one file in order; the remainder of a cut record is kept."""

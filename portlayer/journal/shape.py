@@ -5,6 +5,9 @@ Raw shape: neighbouring output of one stream becomes one chunk of at most
 timestamps): one record a line with the time at which it ended, cut at 16 KiB as
 Docker cuts, flushed when the run ends.
 
+Each chunk says where its streams go on behind it (:attr:`Chunk.next`), so that a
+reader can be made anew there.
+
 Lost output shows as a gap in the guest's sequence numbers; :attr:`Shaper.lost`
 counts the missing records.
 """
@@ -12,8 +15,9 @@ counts the missing records.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from portlayer.journal.mark import Places
 from portlayer.journal.reader import Position
 from portlayer.journal.records import Entry, Kind
 from portlayer.journal.tail import TailStart
@@ -31,6 +35,7 @@ class Chunk:
     time: int
     data: bytes
     lost: int = 0  # records that are missing before this one
+    next: Places = field(default_factory=dict, compare=False)
 
 
 class Shaper:
@@ -49,6 +54,7 @@ class Shaper:
         self._until = until
         self._first = dict(tail.first) if tail else {}
         self._partial: dict[int, bytearray] = {stream: bytearray() for stream in streams}
+        self._begun: dict[int, tuple[Position, int]] = {}  # where the partial lines begin
         self._expected: int | None = None
         self._lost = 0
         self.past_until = False  # a record later than `until` was seen
@@ -59,13 +65,15 @@ class Shaper:
         chunks: list[Chunk] = []
         batch: list[bytes] = []
         batch_stream = batch_time = batch_size = 0
+        here = Position(file, 0)
         for entry in entries:
             kind, stream, sequence, time, data, offset = entry
+            here = Position(file, offset)
             if sequence != self._expected:
                 self._count_gap(kind, sequence)
             self._expected = (sequence + 1) % _SEQUENCE
             if kind != Kind.OUTPUT:
-                self._end_of_run(kind, time, chunks)
+                self._end_of_run(kind, time, chunks, here)
                 continue
             self.run_ended = False
             if self._until and time > self._until:
@@ -73,22 +81,24 @@ class Shaper:
                 continue
             if stream not in self._streams or time < self._since:
                 continue
+            whole = len(data)
             if self._first:
-                data = self._cut(stream, data, Position(file, offset))
+                data = self._cut(stream, data, here)
             if not data:
                 continue
             if self._lines:
-                self._split(stream, time, data, chunks)
+                self._split(stream, time, data, chunks, (here, whole - len(data)))
                 continue
             if batch and (stream != batch_stream or batch_size + len(data) > LARGEST_CHUNK):
-                chunks.append(self._chunk(batch_stream, batch_time, b"".join(batch)))
+                chunks.append(self._chunk(batch_stream, batch_time, b"".join(batch), (here, 0)))
                 batch, batch_size = [], 0
             if not batch:
                 batch_stream, batch_time = stream, time
             batch.append(data)
             batch_size += len(data)
         if batch:
-            chunks.append(self._chunk(batch_stream, batch_time, b"".join(batch)))
+            place = (Position(file, entries[-1].end), 0)
+            chunks.append(self._chunk(batch_stream, batch_time, b"".join(batch), place))
         return chunks
 
     @property
@@ -99,12 +109,16 @@ class Shaper:
     def finish(self) -> list[Chunk]:
         """Unfinished lines, when nothing more is coming."""
         chunks: list[Chunk] = []
-        self._flush(0, chunks)
+        self._flush(0, chunks, None)
         return chunks
 
-    def _chunk(self, stream: int, time: int, data: bytes) -> Chunk:
+    def _chunk(self, stream: int, time: int, data: bytes, place: tuple[Position, int] | None) -> Chunk:
+        """``place``: everything before it has been handed on but what `_begun` and `_first` know of."""
         lost, self._lost = self._lost, 0
-        return Chunk(stream, time, data, lost)
+        if place is None:  # nothing comes behind it
+            return Chunk(stream, time, data, lost)
+        places = {other: self._begun.get(other) or self._first.get(other) or place for other in self._streams}
+        return Chunk(stream, time, data, lost, places)
 
     def _count_gap(self, kind: int, sequence: int) -> None:
         if kind == Kind.BOOT or self._expected is None:
@@ -124,24 +138,38 @@ class Shaper:
         del self._first[stream]
         return data[byte:] if position == record else data
 
-    def _split(self, stream: int, time: int, data: bytes, chunks: list[Chunk]) -> None:
+    def _split(
+        self, stream: int, time: int, data: bytes, chunks: list[Chunk], place: tuple[Position, int]
+    ) -> None:
+        """``place``: where the data begins."""
         partial = self._partial[stream]
+        here, byte = place
         for line in data.splitlines(keepends=True) if b"\r" not in data else _split_newlines(data):
+            if not partial:
+                self._begun[stream] = (here, byte)
+            byte += len(line)
             partial += line
             while len(partial) > LONGEST_LINE or partial.endswith(b"\n"):
-                chunks.append(self._chunk(stream, time, bytes(partial[:LONGEST_LINE])))
+                piece = bytes(partial[:LONGEST_LINE])
                 del partial[:LONGEST_LINE]
+                # what is left of a line that was cut came with this data: it was short enough before
+                rest = self._begun[stream] = (here, byte - len(partial))
+                chunks.append(self._chunk(stream, time, piece, rest))
+        if not partial:
+            self._begun.pop(stream, None)
 
-    def _end_of_run(self, kind: int, time: int, chunks: list[Chunk]) -> None:
+    def _end_of_run(self, kind: int, time: int, chunks: list[Chunk], here: Position) -> None:
         if kind in (Kind.EXITED, Kind.FAILED, Kind.BOOT):
-            self._flush(time, chunks)
+            self._flush(time, chunks, (here, 0))
             self.run_ended = kind != Kind.BOOT
 
-    def _flush(self, time: int, chunks: list[Chunk]) -> None:
+    def _flush(self, time: int, chunks: list[Chunk], place: tuple[Position, int] | None) -> None:
         for stream, partial in self._partial.items():
             if partial:
-                chunks.append(self._chunk(stream, time, bytes(partial)))
+                data = bytes(partial)
                 partial.clear()
+                self._begun.pop(stream, None)
+                chunks.append(self._chunk(stream, time, data, place))
 
 
 def _split_newlines(data: bytes) -> list[bytes]:

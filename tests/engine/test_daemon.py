@@ -95,10 +95,10 @@ async def test_killed_one_is_replaced_and_knows_everything(
 async def test_log_lines_carry_the_operation(daemon: Daemon, config: VchConfig, host: FakeHost) -> None:
     client = Api(config.paths.docker_socket)
     host.operations.clear()
-    assert (await client("POST", "/build")).status == 501
+    assert (await client("POST", "/session")).status == 501
     daemon.process.send_signal(signal.SIGTERM)
     assert await daemon.ended() == 0
-    line = next(line for line in daemon.log.decode().splitlines() if "/build" in line)
+    line = next(line for line in daemon.log.decode().splitlines() if "/session" in line)
     assert " op=" in line
     assert " op=- " not in line
     await client.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.build.options import BUILDKIT
 from engine.containers.hostconfig import REFUSED
 from tests.definition.document import Operation, definition
 from tests.engine.conftest import Api
@@ -305,18 +306,13 @@ async def test_swarm_answers_as_a_daemon_outside_of_one(api: Api, operation: Ope
             501,
             "removing a link is not supported: links end with their container",
         ),
-        ("POST", "/session", 501, "BuildKit sessions are not supported"),
+        ("POST", "/session", 501, BUILDKIT),
         ("PUT", "/volumes/x", 501, "cluster volumes are not supported: this is no swarm"),
     ],
 )
 async def test_what_is_not_here(api: Api, method: str, path: str, status: int, text: str) -> None:
     reply = await api(method, path)
     assert (reply.status, reply.message) == (status, text)
-
-
-async def test_there_is_no_build_cache_to_prune(api: Api) -> None:
-    reply = await api("POST", "/build/prune?all=1")
-    assert (reply.status, reply.json["SpaceReclaimed"]) == (200, 0)
 
 
 async def test_there_are_no_plugins(api: Api) -> None:

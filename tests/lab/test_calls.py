@@ -228,6 +228,34 @@ def test_a_wait_ends_with_its_time_or_is_cancelled(vcenter: VCenter) -> None:
     collector.Destroy()
 
 
+def test_long_answers_come_in_pages(vcenter: VCenter) -> None:
+    vms = {vcenter.create(f"page{n}") for n in range(5)}
+    container, collector = view(vcenter)
+    traversal = Collector.TraversalSpec(name="v", path="view", skip=False, type=vim.view.ContainerView)
+    spec = Collector.FilterSpec(
+        propSet=[Collector.PropertySpec(type=vim.VirtualMachine, pathSet=["name"])],
+        objectSet=[Collector.ObjectSpec(obj=container, skip=True, selectSet=[traversal])],
+    )
+    service = vcenter.content.propertyCollector
+    page = service.RetrievePropertiesEx([spec], Collector.RetrieveOptions(maxObjects=2))
+    seen = [o.obj for o in page.objects]
+    assert len(seen) == 2
+    while page.token:
+        page = service.ContinueRetrievePropertiesEx(page.token)
+        seen += [o.obj for o in page.objects]
+    assert vms <= set(seen)
+    assert len(seen) == len(set(seen))
+    options = Collector.WaitOptions(maxObjectUpdates=3, maxWaitSeconds=0)
+    update = collector.WaitForUpdatesEx("", options)
+    entered = [o.obj for f in update.filterSet for o in f.objectSet]
+    assert (len(entered), update.truncated) == (3, True)
+    while update.truncated:
+        update = collector.WaitForUpdatesEx(update.version, options)
+        entered += [o.obj for f in update.filterSet for o in f.objectSet]
+    assert sorted(o._moId for o in entered) == sorted(o._moId for o in seen)
+    collector.Destroy()
+
+
 def test_an_unset_property_is_read_as_none(vcenter: VCenter) -> None:
     assert vcenter.create("unset").snapshot is None
 
@@ -254,3 +282,15 @@ def test_datastore_files_need_a_session(lab: LabProcess, vcenter: VCenter) -> No
     assert http_call(lab, "GET", "../../etc/passwd", cookie=cookie)[0] in (400, 404)
     assert http_call(lab, "DELETE", "up/file", cookie=cookie)[0] == 204
     assert http_call(lab, "GET", "up/file", cookie=cookie)[0] == 404
+
+
+def test_a_service_ticket_opens_one_file_once(lab: LabProcess, vcenter: VCenter) -> None:
+    request = vim.SessionManager.HttpServiceRequestSpec(
+        method="httpPut", url=f"https://127.0.0.1:{lab.port}/folder/ticket?dcPath=DC0&dsName=LocalDS_0"
+    )
+    manager = vcenter.content.sessionManager
+    cookie = f"vmware_cgi_ticket={manager.AcquireGenericServiceTicket(request).id}"
+    assert http_call(lab, "PUT", "ticket", cookie=cookie, body=b"x")[0] == 201
+    assert http_call(lab, "PUT", "ticket", cookie=cookie, body=b"x")[0] == 401
+    cookie = f"vmware_cgi_ticket={manager.AcquireGenericServiceTicket(request).id}"
+    assert http_call(lab, "PUT", "other", cookie=cookie, body=b"x")[0] == 401

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from pyVmomi import vim, vmodl
 
 from tests.lab.process import LabProcess
-from tests.lab.vcenter import Device, VCenter, disk, nic, pvscsi
+from tests.lab.vcenter import Device, VCenter, disk, nic, pvscsi, share
 
 
 def power(vcenter: VCenter, vm: object) -> str:
@@ -263,14 +265,48 @@ def test_a_vm_moves_between_hosts_pools_and_folders(vcenter: VCenter) -> None:
     vcenter.wait(vm.MigrateVM_Task(None, there, "defaultPriority", None))
     assert vcenter.read(vm, "runtime.host") == there
     assert "VmMigratedEvent" in vcenter.events(vm)
-    share = vim.ResourceAllocationInfo(
-        reservation=0, limit=-1, expandableReservation=True, shares=vim.SharesInfo(level="normal", shares=0)
-    )
-    pool = vcenter.pool.CreateResourcePool(
-        "sub", vim.ResourceConfigSpec(cpuAllocation=share, memoryAllocation=share)
-    )
+    pool = vcenter.pool.CreateResourcePool("sub", share())
     folder = vcenter.folder.CreateFolder("sub")
     vcenter.wait(vm.RelocateVM_Task(vim.vm.RelocateSpec(pool=pool, folder=folder), "defaultPriority"))
     assert vcenter.read(vm, "resourcePool") == pool
     assert vcenter.read(vm, "parent") == folder
     assert vcenter.read(pool, "vm") == [vm]
+
+
+def test_folders_and_vapps_take_their_vms_along(lab: LabProcess, vcenter: VCenter) -> None:
+    folder = vcenter.folder.CreateFolder("doomed")
+    vm = vcenter.wait(folder.CreateVM_Task(vcenter.spec("inside", pvscsi(), disk()), vcenter.pool, None))
+    vcenter.power_on(vm)
+    with pytest.raises(vim.fault.InvalidPowerState):
+        vcenter.wait(folder.Destroy_Task())
+    vcenter.wait(vm.PowerOffVM_Task())
+    vcenter.wait(folder.Destroy_Task())
+    assert not (lab.datastore / "inside").exists()
+    app = vcenter.pool.CreateVApp("doomed-app", share(), vim.vApp.VAppConfigSpec(), vcenter.folder)
+    child = vcenter.wait(app.CreateChildVM_Task(vcenter.spec("app-vm", pvscsi(), disk()), None))
+    vcenter.wait(app.PowerOnVApp_Task())
+    assert power(vcenter, child) == "poweredOn"
+    vcenter.wait(app.PowerOffVApp_Task(True))
+    vcenter.wait(app.Destroy_Task())
+    assert not (lab.datastore / "app-vm").exists()
+
+
+# -- many at once
+
+
+def test_clients_do_not_disturb_each_other(lab: LabProcess, vcenter: VCenter) -> None:
+    def life(number: int) -> list[str]:
+        client = VCenter(lab)
+        seen = []
+        for turn in range(3):
+            vm = client.create(f"crowd-{number}-{turn}", pvscsi(), nic(client.portgroup()))
+            client.power_on(vm)
+            client.set_extra(vm, **{"guestinfo.turn": str(turn)})
+            seen.append(client.extra(vm)["guestinfo.turn"])
+            client.destroy(vm)
+        client.close()
+        return seen
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(life, range(6))) == [["0", "1", "2"]] * 6
+    assert not [vm for vm in lab.state()["vms"] if vm["name"].startswith("crowd")]

@@ -19,6 +19,7 @@ from tests.lab.vcenter import (
     remove,
     serial_file,
     serial_uri,
+    share,
 )
 
 
@@ -105,8 +106,12 @@ def test_a_port_group_in_use_cannot_be_removed(vcenter: VCenter) -> None:
     switch = next(
         n for n in vcenter.datacenter.networkFolder.childEntity if isinstance(n, vim.DistributedVirtualSwitch)
     )
-    vcenter.wait(switch.AddDVPortgroup_Task([vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="mine")]))
-    portgroup = vcenter.portgroup("mine")
+    spec = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="first")
+    portgroup = vcenter.wait(switch.CreateDVPortgroup_Task(spec))
+    with pytest.raises(vim.fault.DuplicateName):
+        vcenter.wait(switch.CreateDVPortgroup_Task(spec))
+    vcenter.wait(portgroup.Rename_Task("mine"))
+    assert vcenter.portgroup("mine") == portgroup
     vm = vcenter.create("user", nic(portgroup))
     with pytest.raises(vim.fault.ResourceInUse):
         vcenter.wait(portgroup.Destroy_Task())
@@ -140,6 +145,19 @@ def test_a_bad_device_spec_changes_nothing(vcenter: VCenter) -> None:
         vcenter.reconfigure(vm, missing)
 
 
+def test_memory_of_a_running_vm_stays(vcenter: VCenter) -> None:
+    vm = vcenter.create("fixed")
+    vcenter.power_on(vm)
+    with pytest.raises(vim.fault.MemoryHotPlugNotSupported):
+        vcenter.reconfigure(vm, memoryMB=128)
+    with pytest.raises(vim.fault.CpuHotPlugNotSupported):
+        vcenter.reconfigure(vm, numCPUs=2)
+    vcenter.reconfigure(vm, memoryMB=64, numCPUs=1, annotation="the same")
+    vcenter.wait(vm.PowerOffVM_Task())
+    vcenter.reconfigure(vm, memoryMB=128, numCPUs=2)
+    assert vcenter.read(vm, "summary.config.memorySizeMB") == 128
+
+
 def test_a_registered_vm_comes_back_as_it_was(lab: LabProcess, vcenter: VCenter) -> None:
     vm = vcenter.create("back", pvscsi(), disk(), nic(vcenter.portgroup()), **{"guestinfo.x": "kept"})
     vcenter.set_extra(vm, **{"guestinfo.y": "too"})
@@ -163,8 +181,7 @@ def test_a_registered_vm_comes_back_as_it_was(lab: LabProcess, vcenter: VCenter)
 
 
 def test_a_vm_lives_in_a_vapp(vcenter: VCenter) -> None:
-    resources = vim.ResourceConfigSpec(cpuAllocation=_share(), memoryAllocation=_share())
-    app = vcenter.pool.CreateVApp("app", resources, vim.vApp.VAppConfigSpec(), vcenter.folder)
+    app = vcenter.pool.CreateVApp("app", share(), vim.vApp.VAppConfigSpec(), vcenter.folder)
     spec = vcenter.spec("child", pvscsi(), disk())
     vm = vcenter.wait(app.CreateChildVM_Task(spec, None))
     assert vcenter.read(vm, "resourcePool") == app
@@ -174,8 +191,3 @@ def test_a_vm_lives_in_a_vapp(vcenter: VCenter) -> None:
     again = vcenter.wait(app.RegisterChildVM_Task(path, None, None))
     assert vcenter.read(again, "resourcePool") == app
     vcenter.destroy(again)
-
-
-def _share() -> vim.ResourceAllocationInfo:
-    shares = vim.SharesInfo(level="normal", shares=0)
-    return vim.ResourceAllocationInfo(reservation=0, limit=-1, expandableReservation=True, shares=shares)

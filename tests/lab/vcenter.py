@@ -156,6 +156,14 @@ class Watch:
         self.collector.Destroy()
 
 
+def share() -> Any:
+    """A resource pool's specification: no limits."""
+    allocation = vim.ResourceAllocationInfo(
+        reservation=0, limit=-1, expandableReservation=True, shares=vim.SharesInfo(level="normal", shares=0)
+    )
+    return vim.ResourceConfigSpec(cpuAllocation=allocation, memoryAllocation=allocation)
+
+
 # -- devices
 
 

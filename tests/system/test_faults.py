@@ -127,20 +127,6 @@ def test_after_a_reboot_restart_policies_decide(docker: Docker, vch: Vch, host: 
     docker("rm", "--force", "always", "plain")
 
 
-def test_an_attached_client_survives_the_death_of_the_port_layer_with_a_clear_error(
-    docker: Docker, vch: Vch
-) -> None:
-    docker("run", "--detach", "--name", "att", "busybox", "sh", "-c", COUNT)
-    process = docker.popen("attach", "--no-stdin", "att")
-    assert process.stdout is not None
-    process.stdout.readline()
-    vch.kill("portlayer")
-    assert docker.out("inspect", "--format", "{{.State.Status}}", "att") == "running"
-    process.kill()
-    process.communicate()
-    docker("rm", "--force", "att")
-
-
 def test_half_made_things_are_swept(docker: Docker, vch: Vch) -> None:
     """Kill the port layer in the middle of many creates: each is there whole or not at all."""
     creates = [

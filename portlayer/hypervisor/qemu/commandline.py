@@ -73,6 +73,7 @@ def process_name(vm: str) -> str:
 def kernel_arguments(boot: Boot, *, vcpus: int) -> str:
     """The guest kernel's command line (direct boot only; an ISO brings its own)."""
     words = ["console=ttyS0", "quiet", "reboot=t", "panic=-1", "random.trust_cpu=on", "8250.nr_uarts=1"]
+    words.append("cryptomgr.notests")  # each algorithm's self-test: 0.6 s of a distribution kernel's boot
     words.append("dummy.numdummies=0")  # a container without a network has lo and nothing else
     if boot.accelerator == "tcg":
         words.extend(_spared_by_emulation(boot.tsc_khz, vcpus))
@@ -90,6 +91,9 @@ def _spared_by_emulation(tsc_khz: int, vcpus: int) -> Sequence[str]:
     # Watching whether the timer ticks: 50 ms. Taking the lock prefix off 9,000 instructions, each with
     # two changes of the address space: 150 ms, and the emulator knows when it needs no lock.
     words += ["no_timer_check", "noreplace-smp"]
+    # Of a distribution's kernel: finding and moving to a random address is 0.3 s; a fifth level of page
+    # tables makes every miss of the emulated TLB dearer.
+    words += ["nokaslr", "no5lvl"]
     if vcpus == 1:
         # The local timer is calibrated for 100 ms; one processor can do with the HPET.
         words.append("noapictimer")

@@ -240,6 +240,7 @@ class QemuHypervisor:
 
     async def _tidy(self) -> None:
         """What nobody waits for: lost sessions, output of talkative guests, control groups of the dead."""
+        await asyncio.to_thread(self._host.store.reserve.fill)
         running = [machine for machine in self._machines.values() if machine.power is not PowerState.OFF]
         await asyncio.gather(*(machine.listen() for machine in running))
         for machine in running:

@@ -91,8 +91,14 @@ class Machine:
         return self._run is not None or self._lock.locked()
 
     def info(self) -> VmInfo:
-        pid = 0 if self._run is None else self._run.process.pid
-        return VmInfo(config=self._record.config, version=self._record.version, power=self._power, pid=pid)
+        run = self._run
+        return VmInfo(
+            config=self._record.config,
+            version=self._record.version,
+            power=self._power,
+            pid=0 if run is None else run.process.pid,
+            plugged_nics=None if run is None else frozenset(run.launched.nics),
+        )
 
     # -- a former life's run
 

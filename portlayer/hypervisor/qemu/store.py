@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, Share, VmConfig
 from portlayer.hypervisor.qemu.durable import NEW, remove_directory, sweep, sync_directory, write_file
+from portlayer.hypervisor.qemu.reserve import Reserve
 
 __all__ = ["Record", "VmDirectory", "VmStore", "decode", "encode"]
 
@@ -68,11 +70,12 @@ class VmDirectory:
 
 
 class VmStore:
-    """All VM directories of one VCH. ``owner``: uid and gid QEMU runs as."""
+    """All VM directories of one VCH, in ``root``. ``owner``: uid and gid QEMU runs as."""
 
     def __init__(self, root: Path, *, owner: tuple[int, int]) -> None:
         self._root = root
         self._owner = owner
+        self.reserve = Reserve(root.with_name("reserve"))
 
     def open(self) -> dict[str, Record]:
         """Sweep what unfinished steps left behind and read every VM.
@@ -83,6 +86,7 @@ class VmStore:
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for name in sweep(self._root):
             _log.info("swept %s", self._root / name)
+        self.reserve.fill()
         records: dict[str, Record] = {}
         for entry in sorted(self._root.iterdir()):
             directory = VmDirectory(entry)
@@ -133,7 +137,13 @@ class VmStore:
         directory = self.directory(record.config.id)
         if not directory.path.is_dir():
             raise NoSuchVm(f"VM {record.config.id[:12]} has no directory any more")
-        write_file(directory.config, encode(record))
+        try:
+            write_file(directory.config, encode(record))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with self.reserve.lent():
+                write_file(directory.config, encode(record))
 
     def prepare_start(self, config: VmConfig) -> VmDirectory:
         """Put ``boot.bin`` in place and make sure that QEMU can append to journal and console."""

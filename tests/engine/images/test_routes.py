@@ -123,7 +123,6 @@ async def test_pull_without_a_tag_takes_all_of_them(api: Api, registry: FakeRegi
         ("fromImage=a&tag=1&platform=x/y/z/q", 400, "invalid platform"),
         ("", 400, "fromImage or fromSrc must be given"),
         ("fromImage=a&tag=1&changes=CMD x", 501, "changes goes with fromSrc"),
-        ("fromSrc=http://x/y", 501, "importing from a URL is not supported"),
     ],
 )
 async def test_pulls_that_cannot_begin_have_a_status(
@@ -438,15 +437,34 @@ async def test_a_look_at_a_registry(api: Api, registry: FakeRegistry) -> None:
     assert (await api("GET", f"/distribution/{registry.host}/a:1/json")).status == 401
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "words"),
-    [
-        ("GET", "/images/search?term=x", "searching registries"),
-    ],
-)
-async def test_what_is_not_there_yet_is_refused_by_name(api: Api, method: str, path: str, words: str) -> None:
-    reply = await api(method, path)
-    assert (reply.status, words in reply.message) == (501, True)
+async def test_search(api: Api, registry: FakeRegistry) -> None:
+    found = [
+        {"name": "a/one", "description": "first", "star_count": 5, "is_official": True},
+        {"name": "a/two", "description": None, "star_count": 1, "is_automated": True},
+    ]
+    body = json.dumps({"results": found, "num_results": 2}).encode()
+    registry.rules.append(lambda asked: Answer(body=body) if asked.path == "/v1/search" else None)
+    term = f"term={registry.host}/a"
+    reply = await api("GET", f"/images/search?{term}&limit=7")
+    assert [item["name"] for item in reply.json] == ["a/one", "a/two"]
+    assert reply.json[1] == {
+        "name": "a/two", "description": "", "star_count": 1, "is_official": False, "is_automated": True,
+    }  # fmt: skip
+    assert registry.asked[-1].target == "/v1/search?q=a&n=7"
+    for text, names in (('{"stars":["3"]}', ["a/one"]), ('{"is-official":["false"]}', ["a/two"])):
+        reply = await api("GET", f"/images/search?{term}&filters={text}")
+        assert [item["name"] for item in reply.json] == names
+    for query, words in (
+        ("", "term must be given"),
+        (f"{term}&limit=101", "outside the range of [1, 100]"),
+        (f'{term}&filters={{"x":["y"]}}', "invalid filter 'x'"),
+        (f'{term}&filters={{"stars":["y"]}}', "invalid filter 'stars=y'"),
+    ):
+        reply = await api("GET", f"/images/search?{query}")
+        assert (reply.status, words in reply.message) == (400, True)
+    registry.rules.clear()
+    reply = await api("GET", f"/images/search?{term}")
+    assert (reply.status, "Unexpected status code 404" in reply.message) == (500, True)
 
 
 @pytest.mark.parametrize(
@@ -531,3 +549,12 @@ async def test_push_and_save(api: Api, registry: FakeRegistry) -> None:
         separator = "&" if "?" in path else "?"
         assert (await api("GET", f"{path}{separator}platform={wanted}")).status in (200, 501)
     assert (await api("POST", f"/images/{registry.host}/repo/push?platform={wanted}")).status in (200, 501)
+
+
+@pytest.mark.parametrize(
+    "name", ["keep-storage", "reserved-space", "max-used-space", "min-free-space", "filters"]
+)
+async def test_the_build_cache_is_pruned_whole(api: Api, name: str) -> None:
+    assert (await api("POST", "/build/prune?all=1")).json["CachesDeleted"] is None
+    reply = await api("POST", f"/build/prune?{name}=" + quote('{"until":["1h"]}'))
+    assert (reply.status, name in reply.message) == (501, True)

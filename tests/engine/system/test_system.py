@@ -77,7 +77,7 @@ async def test_unknown_endpoints(api: Api) -> None:
 
 async def test_endpoints_that_are_refused_say_so(api: Api) -> None:
     for method, path, status, words in (
-        ("POST", "/build", 501, "docker build"),
+        ("POST", "/grpc", 501, "BuildKit"),
         ("POST", "/session", 501, "BuildKit"),
         ("GET", "/swarm", 503, "This node is not a swarm manager."),
         ("POST", "/services/create", 503, "This node is not a swarm manager."),

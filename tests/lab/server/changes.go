@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/vmware/govmomi/vim25/mo"
@@ -32,6 +33,19 @@ func (c *changes) forget(w *watcher) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.watchers, w)
+}
+
+// forgetSession ends the watching, and the waiting, of a session that is over.
+func (c *changes) forgetSession(key string) {
+	forgetPages(key)
+	watchers.Range(func(k, w interface{}) bool {
+		if strings.HasPrefix(k.(string), key) {
+			watchers.Delete(k)
+			c.forget(w.(*watcher))
+			w.(*watcher).signal()
+		}
+		return true
+	})
 }
 
 func (c *changes) each(f func(w *watcher)) {

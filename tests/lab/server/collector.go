@@ -36,16 +36,19 @@ func (c *call) watcher() *watcher {
 
 func waitForUpdatesEx(c *call) (interface{}, types.BaseMethodFault) {
 	r := c.method.Body.(*types.WaitForUpdatesEx)
-	limit := time.Duration(-1)
-	if r.Options != nil && r.Options.MaxWaitSeconds != nil {
-		limit = time.Duration(*r.Options.MaxWaitSeconds) * time.Second
+	limit, size := time.Duration(-1), int32(0)
+	if r.Options != nil {
+		size = r.Options.MaxObjectUpdates
+		if r.Options.MaxWaitSeconds != nil {
+			limit = time.Duration(*r.Options.MaxWaitSeconds) * time.Second
+		}
 	}
-	set, fault := c.wait(r.Version, limit)
+	set, fault := c.wait(r.Version, limit, pageSize(size))
 	return &types.WaitForUpdatesExResponse{Returnval: set}, fault
 }
 
 func waitForUpdates(c *call) (interface{}, types.BaseMethodFault) {
-	set, fault := c.wait(c.method.Body.(*types.WaitForUpdates).Version, -1)
+	set, fault := c.wait(c.method.Body.(*types.WaitForUpdates).Version, -1, largestPage)
 	if fault != nil {
 		return nil, fault
 	}
@@ -53,13 +56,14 @@ func waitForUpdates(c *call) (interface{}, types.BaseMethodFault) {
 }
 
 func checkForUpdates(c *call) (interface{}, types.BaseMethodFault) {
-	set, fault := c.wait(c.method.Body.(*types.CheckForUpdates).Version, 0)
+	set, fault := c.wait(c.method.Body.(*types.CheckForUpdates).Version, 0, largestPage)
 	return &types.CheckForUpdatesResponse{Returnval: set}, fault
 }
 
 // wait answers with the changes since a version, nil when there is none in time.
-// Version "" begins anew with everything.
-func (c *call) wait(version string, limit time.Duration) (*types.UpdateSet, types.BaseMethodFault) {
+// Version "" begins anew with everything. More than size objects are truncated;
+// the next call has the rest.
+func (c *call) wait(version string, limit time.Duration, size int) (*types.UpdateSet, types.BaseMethodFault) {
 	w := c.watcher()
 	w.turn.Lock()
 	defer w.turn.Unlock()
@@ -68,7 +72,7 @@ func (c *call) wait(version string, limit time.Duration) (*types.UpdateSet, type
 	default:
 	}
 	if version == "" {
-		w.known = map[types.ManagedObjectReference]map[types.ManagedObjectReference]bool{}
+		w.known, w.rest = map[types.ManagedObjectReference]map[types.ManagedObjectReference]bool{}, nil
 	} else if version != strconv.Itoa(w.version) {
 		return nil, new(types.InvalidCollectorVersion)
 	}
@@ -79,13 +83,19 @@ func (c *call) wait(version string, limit time.Duration) (*types.UpdateSet, type
 		expired = timer.C
 	}
 	for {
-		filters, fault := c.collect(w)
-		if fault != nil {
-			return nil, fault
+		filters := w.rest
+		if len(filters) == 0 {
+			var fault types.BaseMethodFault
+			if filters, fault = c.collect(w); fault != nil {
+				return nil, fault
+			}
 		}
 		if len(filters) > 0 || version == "" {
 			w.version++
-			return &types.UpdateSet{Version: strconv.Itoa(w.version), FilterSet: filters}, nil
+			set := &types.UpdateSet{Version: strconv.Itoa(w.version)}
+			set.FilterSet, w.rest = truncate(filters, size)
+			set.Truncated = types.NewBool(len(w.rest) > 0)
+			return set, nil
 		}
 		select {
 		case <-w.wake:

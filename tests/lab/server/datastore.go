@@ -49,12 +49,14 @@ func datastoreOf(name string) *simulator.Datastore {
 	return nil
 }
 
-// serveFolder is the datastores' HTTP access: a session's cookie or basic
-// authentication, then GET, HEAD, ranges, PUT and DELETE.
+// serveFolder is the datastores' HTTP access: a session's cookie, basic
+// authentication or a service ticket, then GET, HEAD, ranges, PUT and DELETE.
 func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 	user, password, basic := r.BasicAuth()
 	if session := l.sessions.find(r); session != nil {
 		user = session.UserName
+	} else if holder := ticketUser(r); holder != "" {
+		user = holder
 	} else if !basic || !l.sessions.valid(user, password) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
 		w.WriteHeader(http.StatusUnauthorized)

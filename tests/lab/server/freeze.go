@@ -14,6 +14,7 @@ import (
 // their files; then it goes on with the disks that f returned. QEMU saves no
 // memory while a VMDK is open, hence the placeholder in the disk's stead.
 func (q *qemu) frozen(f func() ([]*types.VirtualDisk, error)) (err error) {
+	running := q.vm.Runtime.PowerState == poweredOn // a suspended one stays so
 	if _, err := q.monitor.run("stop", nil); err != nil {
 		return err
 	}
@@ -33,8 +34,10 @@ func (q *qemu) frozen(f func() ([]*types.VirtualDisk, error)) (err error) {
 			return e
 		}
 	}
-	if _, e := q.monitor.run("cont", nil); err == nil {
-		err = e
+	if running {
+		if _, e := q.monitor.run("cont", nil); err == nil {
+			err = e
+		}
 	}
 	return err
 }

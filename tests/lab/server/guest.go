@@ -25,8 +25,6 @@ const (
 	maxGuestLine = 1 << 20
 )
 
-type toolsState struct{ running bool }
-
 func init() {
 	controls["POST /lab/guest"] = controlGuest
 }
@@ -141,8 +139,8 @@ func (l *Lab) guestCall(vm *simulator.VirtualMachine, request string) string {
 func (l *Lab) toolsRunning(vm *simulator.VirtualMachine, running bool) {
 	m := l.machines.get(vm.Self)
 	m.mu.Lock()
-	same := m.tools.running == running
-	m.tools.running = running
+	same := m.tools == running
+	m.tools = running
 	m.mu.Unlock()
 	if same {
 		return

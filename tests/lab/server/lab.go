@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"sync"
@@ -43,6 +44,11 @@ type Lab struct {
 }
 
 func newLab(o options) (*Lab, error) {
+	if trial, err := net.Listen("tcp", o.listen); err != nil {
+		return nil, err // the library would panic
+	} else if err := trial.Close(); err != nil {
+		return nil, err
+	}
 	run, err := newRunDirectory(o.directory)
 	if err != nil {
 		return nil, err
@@ -59,6 +65,7 @@ func newLab(o options) (*Lab, error) {
 	l.model.Service.TLS = new(tls.Config)
 	l.model.Service.RegisterEndpoints = true
 	l.model.Service.Listen = &url.URL{Host: o.listen, User: url.UserPassword(o.user, o.password)}
+	l.sessions.ended = l.changes.forgetSession
 	l.sessions.addUser(o.user, o.password)
 	l.preparePermissions()
 	s := l.model.Service.NewServer()
@@ -70,7 +77,6 @@ func newLab(o options) (*Lab, error) {
 func (l *Lab) close() {
 	l.machines.killAll()
 	l.networks.removeAll()
-	l.model.Remove()
 	l.run.remove()
 }
 

@@ -13,7 +13,7 @@ type machine struct {
 	turn  sync.Mutex
 	mu    sync.Mutex
 	qemu  *qemu // nil when no process runs
-	tools toolsState
+	tools bool  // the guest's agent is there
 }
 
 type machines struct {
@@ -59,6 +59,12 @@ func (m *machine) set(q *qemu) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.qemu = q
+}
+
+func (m *machine) toolsAreRunning() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tools
 }
 
 // take detaches the process: its end is no longer the guest's doing.

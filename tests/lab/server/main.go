@@ -45,12 +45,13 @@ func serve(o options) error {
 		return err
 	}
 	defer l.close()
-	ready, err := json.Marshal(l.description())
+	described := l.description()
+	ready, err := json.Marshal(described)
 	if err != nil {
 		return err
 	}
 	fmt.Println(string(ready))
-	l.logf("%s, user %s, password %s; end with Ctrl-C", l.server.URL, o.user, o.password)
+	l.logf("%s/sdk, user %s, password %s; end with Ctrl-C", described["url"], o.user, o.password)
 	<-stop
 	return nil
 }

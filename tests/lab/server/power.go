@@ -158,10 +158,7 @@ func (l *Lab) askGuest(vm *simulator.VirtualMachine, word string, also func(*qem
 		return fault
 	}
 	m := l.machines.get(vm.Self)
-	m.mu.Lock()
-	running := m.tools.running
-	m.mu.Unlock()
-	if !running {
+	if !m.toolsAreRunning() {
 		return new(types.ToolsUnavailable)
 	}
 	q := m.process()

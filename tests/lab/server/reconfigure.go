@@ -18,6 +18,9 @@ func reconfigure(c *call, vm *simulator.VirtualMachine) (interface{}, types.Base
 	if spec.ChangeVersion != "" && spec.ChangeVersion != vm.Config.ChangeVersion {
 		return nil, new(types.ConcurrentAccess)
 	}
+	if fault := checkHotAdd(vm, &spec); fault != nil {
+		return nil, fault
+	}
 	l.world.RLock()
 	other := inFolder(*vm.Parent, spec.Name)
 	p, fault := l.planDevices(vm, spec.DeviceChange)
@@ -48,6 +51,21 @@ func reconfigure(c *call, vm *simulator.VirtualMachine) (interface{}, types.Base
 	return nil, l.publish(c, vm, spec, p)
 }
 
+// checkHotAdd refuses what only a VM prepared for it takes while it runs.
+func checkHotAdd(vm *simulator.VirtualMachine, spec *types.VirtualMachineConfigSpec) types.BaseMethodFault {
+	enabled := func(flag *bool) bool { return flag != nil && *flag }
+	hardware := vm.Config.Hardware
+	switch {
+	case vm.Runtime.PowerState == poweredOff:
+		return nil
+	case spec.MemoryMB != 0 && spec.MemoryMB != int64(hardware.MemoryMB) && !enabled(vm.Config.MemoryHotAddEnabled):
+		return &types.MemoryHotPlugNotSupported{}
+	case spec.NumCPUs != 0 && spec.NumCPUs != hardware.NumCPU && !enabled(vm.Config.CpuHotAddEnabled):
+		return &types.CpuHotPlugNotSupported{}
+	}
+	return nil
+}
+
 func (l *Lab) publish(c *call, vm *simulator.VirtualMachine, spec types.VirtualMachineConfigSpec, p *plan) types.BaseMethodFault {
 	l.world.Lock()
 	defer l.world.Unlock()
@@ -59,6 +77,9 @@ func (l *Lab) publish(c *call, vm *simulator.VirtualMachine, spec types.VirtualM
 	l.commit(vm, p)
 	changes := append(inPlace(vm), types.PropertyChange{
 		Name: "config.extraConfig", Val: mergeExtra(vm.Config.ExtraConfig, options)})
+	if l.machines.get(vm.Self).toolsAreRunning() {
+		changes = append(changes, types.PropertyChange{Name: "guest.net", Val: guestNICs(vm)})
+	}
 	if spec.Name != "" {
 		changes = append(changes, types.PropertyChange{Name: "name", Val: spec.Name})
 	}

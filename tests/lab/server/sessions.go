@@ -39,6 +39,7 @@ type sessions struct {
 	live    map[string]*session
 	tickets map[string]string // clone ticket -> user
 	idle    time.Duration     // 0: sessions never end by themselves
+	ended   func(key string)  // called for every session that is over
 }
 
 func init() {
@@ -48,6 +49,7 @@ func init() {
 	handlers["SessionManager.SessionIsActive"] = sessionIsActive
 	handlers["SessionManager.AcquireCloneTicket"] = acquireCloneTicket
 	handlers["SessionManager.CloneSession"] = cloneSession
+	handlers["SessionManager.AcquireGenericServiceTicket"] = acquireServiceTicket
 }
 
 func (s *sessions) addUser(name, password string) {
@@ -79,7 +81,7 @@ func (s *sessions) find(r *http.Request) *session {
 		return nil
 	}
 	if s.idle > 0 && time.Since(found.used) > s.idle {
-		delete(s.live, found.Key)
+		s.end(found.Key)
 		return nil
 	}
 	found.used = time.Now()
@@ -92,11 +94,17 @@ func (s *sessions) expire(user string) int {
 	n := 0
 	for key, live := range s.live {
 		if user == "" || live.UserName == user {
-			delete(s.live, key)
+			s.end(key)
 			n++
 		}
 	}
 	return n
+}
+
+// end forgets a session; the caller holds the lock.
+func (s *sessions) end(key string) {
+	delete(s.live, key)
+	s.ended(key)
 }
 
 // begin makes a session and sets its cookie on the answer.
@@ -128,7 +136,7 @@ func logout(c *call) (interface{}, types.BaseMethodFault) {
 	s := &c.lab.sessions
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.live, c.session.Key)
+	s.end(c.session.Key)
 	return nil, nil
 }
 
@@ -143,7 +151,7 @@ func terminateSession(c *call) (interface{}, types.BaseMethodFault) {
 		if s.live[id] == nil {
 			return nil, new(types.NotFound)
 		}
-		delete(s.live, id)
+		s.end(id)
 	}
 	return nil, nil
 }

@@ -54,7 +54,7 @@ func createSnapshot(c *call, vm *simulator.VirtualMachine) (interface{}, types.B
 	}
 	ref := result.(types.ManagedObjectReference)
 	memory := ""
-	if r.Memory && vm.Runtime.PowerState == poweredOn {
+	if r.Memory && vm.Runtime.PowerState != poweredOff {
 		memory = memoryFile(vm, ref)
 	}
 	disks, err := l.divert(vm, memory)

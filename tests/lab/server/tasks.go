@@ -119,6 +119,32 @@ func (t *task) finish(value interface{}, fault types.BaseMethodFault) {
 			types.PropertyChange{Name: "info.state", Val: types.TaskInfoStateSuccess})
 	}
 	t.update(changes...)
+	finished.add(t.lab, t.object.Self)
+}
+
+// ring remembers the newest finished tasks; older ones vanish, as they do on vCenter.
+type ring struct {
+	mu   sync.Mutex
+	refs []types.ManagedObjectReference
+}
+
+const keptTasks = 1000
+
+var finished ring
+
+func (r *ring) add(l *Lab, ref types.ManagedObjectReference) {
+	r.mu.Lock()
+	r.refs = append(r.refs, ref)
+	var gone []types.ManagedObjectReference
+	if n := len(r.refs) - keptTasks; n > 0 {
+		gone, r.refs = r.refs[:n:n], r.refs[n:]
+	}
+	r.mu.Unlock()
+	l.world.Lock()
+	defer l.world.Unlock()
+	for _, old := range gone {
+		forgetTask(old)
+	}
 }
 
 func cancelTask(c *call) (interface{}, types.BaseMethodFault) {

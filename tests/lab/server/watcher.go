@@ -17,6 +17,7 @@ type watcher struct {
 	turn    sync.Mutex // one wait at a time
 	cancel  chan struct{}
 	version int
+	rest    []types.PropertyFilterUpdate                                           // of a truncated answer
 	known   map[types.ManagedObjectReference]map[types.ManagedObjectReference]bool // filter -> objects shown
 }
 

@@ -15,7 +15,8 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     UpdateContainerRequest,
 )
-from tests.portlayer.world import NETWORK, OTHER_NETWORK, World
+from tests.portlayer.fakes.network import NETWORK, OTHER_NETWORK
+from tests.portlayer.world import World
 from tether.tether_pb2 import NetworkEvent, Resources
 
 ID = "1" * 64

@@ -15,7 +15,9 @@ from portlayer.portlayer_pb2 import (
     Reason,
     VolumeMount,
 )
-from tests.portlayer.world import NETWORK, Injected, World, mount
+from tests.portlayer.fakes.faults import Injected
+from tests.portlayer.fakes.network import NETWORK
+from tests.portlayer.world import World, mount
 from tether.tether_pb2 import Process
 
 ID = "1" * 64

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from portlayer.channel import TetherError
 from portlayer.errors import PortLayerError
 from portlayer.execution.picture import disk_of
 from portlayer.execution.states import Status
 from portlayer.portlayer_pb2 import ContainerEvent, Reason
 from tests.portlayer.execution.test_power import events_until
-from tests.portlayer.world import Injected, World
+from tests.portlayer.fakes.faults import Injected
+from tests.portlayer.world import World
+from tether.wire import Code
 
 ID = "1" * 64
 
@@ -57,6 +60,18 @@ async def test_a_copy_that_fails_leaves_the_container_running(world: World) -> N
         await changes(world, pause=True)
     assert world.execution.get(ID).status is Status.RUNNING
     assert not world.guest(ID).frozen
+
+
+async def test_a_container_that_is_just_ending_is_read_when_it_has_ended(world: World) -> None:
+    await world.running(ID)
+
+    def too_late(_: object) -> None:
+        world.guest(ID).exit(0)
+        raise TetherError(Code.FAILED_PRECONDITION, "container is not running")
+
+    world.guest(ID).answers["Freeze"] = too_late
+    assert await changes(world) == b"of the disk"
+    assert world.execution.get(ID).status is Status.EXITED
 
 
 async def test_a_paused_container_is_refused(world: World) -> None:

@@ -19,7 +19,9 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     WaitRequest,
 )
-from tests.portlayer.world import FakeGuest, Injected, World, mount
+from tests.portlayer.fakes.faults import Injected
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World, mount
 from tether.tether_pb2 import BootConfig, Event, ExecState, HealthCheck, HealthEvent, OomEvent, Resources
 
 ID = "1" * 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,7 +20,8 @@ from portlayer.portlayer_pb2 import (
     StopRequest,
     WaitRequest,
 )
-from tests.portlayer.world import NETWORK, World, always
+from tests.portlayer.fakes.network import NETWORK
+from tests.portlayer.world import World, always
 from tether.journal import Kind
 from tether.tether_pb2 import Event, HealthCheck, HealthEvent, MainState
 
@@ -326,3 +328,33 @@ async def test_a_container_that_was_never_started_is_not_started(world: World) -
     await again(world)
     world.execution.start_policies()
     assert not world.execution.house._background
+
+
+@pytest.mark.parametrize("plugged", [["kept", "stray"], []], ids=["connect", "disconnect"])
+@pytest.mark.parametrize("known", [["kept", "stray"], ["kept"], []], ids=" and ".join)
+async def test_a_change_of_networks_that_was_cut_short_is_taken_back(
+    world: World, plugged: list[str], known: list[str]
+) -> None:
+    """Killed between the hot-plug, the VM's configuration and the record: the record is the truth."""
+    await world.running(ID)
+    await world.crash()
+    vm = world.vm(ID)
+    (nic,) = vm.config.nics
+    nics = {"kept": nic, "stray": replace(nic, id="mtstray", mac="02:00:00:00:00:99")}
+    vm.config = replace(vm.config, nics=[nics[name] for name in known])
+    vm.plugged_nics = {nics[name].id for name in plugged}
+    await world.boot()
+    while not world.guest(ID).network_sets or world.execution.get(ID).lock.locked():
+        await asyncio.sleep(0)
+    assert list(vm.config.nics) == [nic]
+    assert vm.plugged_nics == {nic.id}
+    (told,) = world.guest(ID).network_sets
+    assert [interface.mac for interface in told.interfaces] == [nic.mac]
+
+
+async def test_a_running_container_whose_nics_are_right_is_left_alone(world: World) -> None:
+    await world.running(ID)
+    await again(world)
+    await world.execution.stop(StopRequest(id=ID, timeout=1))
+    assert "hypervisor.add_nic" not in world.faults.calls
+    assert "hypervisor.remove_nic" not in world.faults.calls

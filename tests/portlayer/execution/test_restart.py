@@ -10,7 +10,8 @@ from portlayer.execution.restart import Backoff, at_exit
 from portlayer.execution.states import Status
 from portlayer.hypervisor.base import PowerState
 from portlayer.portlayer_pb2 import ContainerState, RestartPolicy, StopRequest, WaitRequest
-from tests.portlayer.world import FakeGuest, World, always
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World, always
 
 ID = "1" * 64
 

@@ -18,7 +18,9 @@ from portlayer.execution.record import Intent, Record
 from portlayer.execution.states import LIVE, Status
 from portlayer.hypervisor.base import PowerState
 from portlayer.portlayer_pb2 import Endpoint, PortBinding, RestartPolicy, StopRequest, WaitRequest
-from tests.portlayer.world import NETWORK, OTHER_NETWORK, FakeGuest, World, always, mount
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.fakes.network import NETWORK, OTHER_NETWORK
+from tests.portlayer.world import World, always, mount
 
 NAMES = ["a", "b", "c"]
 PORT = PortBinding(container_port=80, protocol="tcp", host_port=8080)

@@ -13,7 +13,8 @@ from portlayer.errors import PortLayerError
 from portlayer.interaction.attach import attach
 from portlayer.interaction.stdin import StdinPumps
 from portlayer.portlayer_pb2 import AttachOpen, InputChunk, OutputChunk, Reason
-from tests.portlayer.world import FakeGuest, World
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World
 from tether.tether_pb2 import Process
 
 ID = "1" * 64
@@ -40,8 +41,10 @@ class Client:
     def write(self, data: bytes, *, close: bool = False) -> None:
         self._inputs.put_nowait(InputChunk(data=data, close=close))
 
-    async def ready(self) -> None:
-        assert (await anext(self.chunks)).stream == OutputChunk.READY
+    async def ready(self) -> bytes:
+        chunk = await anext(self.chunks)
+        assert chunk.stream == OutputChunk.READY
+        return chunk.mark
 
     async def rest(self) -> list[tuple[int, bytes, int]]:
         return [(chunk.stream, chunk.data, chunk.exit_code) async for chunk in self.chunks]
@@ -245,3 +248,58 @@ async def test_the_pump_ends_with_its_run(world: World, pumps: StdinPumps) -> No
     again.write(b"y")
     await fed(world.guest(ID), b"y")
     await again.close()
+
+
+async def test_an_attach_goes_on_at_a_mark(world: World, pumps: StdinPumps) -> None:
+    await world.running(ID)
+    client = Client(world, pumps)
+    marks = [await client.ready()]
+    for number in range(3):
+        world.guest(ID).output(b"%d" % number, stream=1 + number % 2)
+        marks.append((await anext(client.chunks)).mark)
+    world.guest(ID).exit(6)
+    await client.rest()
+    for number, mark in enumerate(marks):
+        again = Client(world, pumps, mark=mark)
+        await again.ready()
+        rest = await again.rest()
+        assert b"".join(data for _, data, _ in rest) == b"012"[number:]
+        assert rest[-1] == (OutputChunk.EXITED, b"", 6)
+
+
+async def test_a_resumed_attach_to_a_run_that_ended_without_a_word_ends(
+    world: World, pumps: StdinPumps
+) -> None:
+    await world.running(ID)
+    client = Client(world, pumps)
+    mark = await client.ready()
+    world.guest(ID).crash()
+    await client.rest()
+    again = Client(world, pumps, mark=mark)
+    await again.ready()
+    assert await again.rest() == [(OutputChunk.EXITED, b"", 137)]
+
+
+async def test_input_is_acknowledged_from_where_it_begins(world: World, pumps: StdinPumps) -> None:
+    await world.running(ID, process=Process(argv=["cat"], open_stdin=True))
+    first = Client(world, pumps, stdin=True)
+    await first.ready()
+    first.write(b"one")
+    acks = []
+    while not acks or acks[-1] != 3:
+        chunk = await anext(first.chunks)
+        assert chunk.stream == OutputChunk.STDIN_ACK
+        acks.append(chunk.offset)
+    assert acks[0] == 0
+    second = Client(world, pumps, stdin=True)
+    await second.ready()
+    assert (await anext(second.chunks)).offset == 3
+    await first.close()
+    await second.close()
+
+
+async def test_what_is_no_mark_is_refused(world: World, pumps: StdinPumps) -> None:
+    await world.running(ID)
+    client = Client(world, pumps, mark=b"?")
+    with pytest.raises(PortLayerError, match="a mark"):
+        await client.ready()

@@ -13,7 +13,8 @@ from portlayer.errors import PortLayerError
 from portlayer.execution.states import Status
 from portlayer.interaction.execs import exec_inspect, exec_list, run_exec
 from portlayer.portlayer_pb2 import ExecOpen, InputChunk, OutputChunk, Reason
-from tests.portlayer.world import FakeGuest, World
+from tests.portlayer.fakes.guest import FakeGuest
+from tests.portlayer.world import World
 from tether.tether_pb2 import AttachOutput, Event, ExecState, Process
 from tether.wire import Code
 

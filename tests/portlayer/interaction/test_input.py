@@ -107,3 +107,38 @@ async def test_the_end_lets_every_writer_go() -> None:
     buffer.end()
     await writing
     await buffer.write(b"more")
+
+
+async def test_a_resumed_writer_repeats_what_the_guest_may_not_have_and_it_arrives_once() -> None:
+    buffer, wire = InputBuffer(), Wire()
+    feeding = asyncio.ensure_future(buffer.feed(wire))
+    buffer.resume(100)
+    await buffer.write(b"0123")
+    buffer.acknowledge(106)  # two bytes more than have been repeated
+    await buffer.write(b"456789")
+    await settle()
+    assert [(frame.offset, frame.data) for frame in wire.frames] == [(106, b"6789")]
+    assert buffer.offset(buffer.position) == 110
+    feeding.cancel()
+
+
+async def test_a_writer_who_resumes_into_a_buffer_in_use_repeats_nothing_either() -> None:
+    buffer, wire = InputBuffer(), Wire()
+    feeding = asyncio.ensure_future(buffer.feed(wire))
+    buffer.acknowledge(50)
+    await buffer.write(b"abc")
+    buffer.resume(51)
+    await buffer.write(b"bcd")
+    await settle()
+    assert b"".join(frame.data for frame in wire.frames) == b"abcd"
+    feeding.cancel()
+
+
+async def test_whoever_waits_hears_of_what_the_guest_has_taken() -> None:
+    buffer = InputBuffer()
+    waiting = asyncio.ensure_future(buffer.moved(None))
+    await settle()
+    assert not waiting.done()
+    buffer.acknowledge(7)
+    await waiting
+    assert buffer.accepted == 7

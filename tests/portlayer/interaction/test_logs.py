@@ -18,7 +18,8 @@ ID = "1" * 64
 
 def logs(world: World, **fields: Any) -> Any:
     request = LogsRequest(id=ID, **({"stdout": True, "stderr": True, "tail": -1} | fields))
-    return read_logs(world.execution.house, world.execution.get(ID), request)
+    records = read_logs(world.execution.house, world.execution.get(ID), request)
+    return (record async for record in records if record.stream)  # without the mark at its beginning
 
 
 async def said(world: World, **fields: Any) -> list[tuple[int, bytes]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.portlayer.world import rotate
+from tests.portlayer.fakes.hypervisor import rotate
 from tether.journal import JournalWriter, Kind
 from tether.tether_pb2 import MainState
 

@@ -34,6 +34,8 @@ def world(host: Host, registry: str) -> Iterator[World]:
         made.client.create_network(name)
     made.client.create_volume("named")  # one that a container brings stays without it, as in Docker
     create(made, "stopped")
+    made.client.start("stopped")  # once: a container that has run never looks new again
+    made.client.kill("stopped")
     count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
     client = made.client
     client.create_container(

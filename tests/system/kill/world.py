@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 import docker
 import docker.errors
 import requests.exceptions
+import urllib3.exceptions
 
 from tests.system.harness import GUEST, ROOT, Host, eventually, footprint
 from tests.system.kill.steps import Steps
@@ -29,7 +31,7 @@ from vch.config import Defaults, Guest, Registry, Tls, TlsMode, VchConfig
 __all__ = ["World"]
 
 #: What a client gets when a daemon dies under its call.
-CUT_SHORT = (docker.errors.APIError, requests.exceptions.RequestException)
+CUT_SHORT = (docker.errors.APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
@@ -87,6 +89,11 @@ class World:
     def dead(self, name: str) -> bool:
         state = Path(f"/proc/{self._pids[name]}/stat").read_text().rpartition(")")[2].split()[0]
         return state == "Z"
+
+    def serving(self) -> bool:
+        """Whether the port layer takes calls: its recovery is over."""
+        with socket.socket(socket.AF_UNIX) as peer:
+            return peer.connect_ex(str(self.config.paths.portlayer_socket)) == 0
 
     def wait_ready(self) -> None:
         eventually(self._answers, "the API answers")

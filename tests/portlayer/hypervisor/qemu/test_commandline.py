@@ -112,8 +112,8 @@ def test_fast_profile_is_exactly_this() -> None:
         *("-kernel", "/g/kernel"),
         *("-initrd", "/g/initrd"),
         "-append",
-        "console=ttyS0 quiet reboot=t panic=-1 random.trust_cpu=on 8250.nr_uarts=1 dummy.numdummies=0 "
-        "tsc_early_khz=2600000 tsc=reliable no_timer_check noreplace-smp extra=1",
+        "console=ttyS0 quiet reboot=t panic=-1 random.trust_cpu=on 8250.nr_uarts=1 cryptomgr.notests dummy.numdummies=0 "
+        "tsc_early_khz=2600000 tsc=reliable no_timer_check noreplace-smp nokaslr no5lvl extra=1",
         *("-device", device(driver="virtio-serial-pci", id="ports", bus="pcie.0")),
         *("-chardev", "socket,id=channel,fd=11,server=on,wait=off"),
         "-device",
@@ -187,7 +187,9 @@ def test_kvm_uses_the_hosts_processor_and_its_own_clock() -> None:
     assert options(arguments, "-accel") == ["kvm"]
     assert options(arguments, "-cpu") == ["host"]
     words = kernel_arguments(boot, vcpus=1).split()
-    assert not {"noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(words)
+    assert not {"nokaslr", "noreplace-smp", "no_timer_check", "noapictimer", "tsc=reliable"}.intersection(
+        words
+    )
     assert "tsc_early_khz" not in kernel_arguments(boot, vcpus=1)
 
 

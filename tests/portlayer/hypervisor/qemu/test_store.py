@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -14,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, VmConfig
+from portlayer.hypervisor.qemu import store as module
+from portlayer.hypervisor.qemu.reserve import SIZE
 from portlayer.hypervisor.qemu.store import Record, VmStore, decode, encode
 
 VM = "ab" * 32
@@ -147,3 +150,22 @@ def test_half_made_files_of_a_vm_are_swept(store: VmStore) -> None:
     store.open()
     assert not (directory.path / ".new-clone-x").exists()
     assert [entry.name for entry in directory.snapshots.iterdir()] == ["b"]
+
+
+def test_a_full_disk_takes_a_change_of_what_is_there(
+    store: VmStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve, write = tmp_path / "reserve", module.write_file
+
+    def full(path: Path, data: bytes) -> None:
+        if reserve.stat().st_blocks:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    store.open()
+    assert reserve.stat().st_blocks * 512 >= SIZE
+    record = store.create(CONFIG)
+    monkeypatch.setattr(module, "write_file", full)
+    store.save(dataclasses.replace(record, version=2))
+    assert store.open()[CONFIG.id].version == 2
+    assert reserve.stat().st_blocks * 512 >= SIZE
