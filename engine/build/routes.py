@@ -36,6 +36,9 @@ _IGNORE_LIMIT = 1 << 20
 _CONFIG_LIMIT = 1 << 20
 
 
+_PRUNE_REFUSED = ("keep-storage", "reserved-space", "max-used-space", "min-free-space", "filters")
+
+
 def register(router: Router, engine: Engine, service: ImageService) -> None:
     cache = BuildCache(engine.port, service.catalog)
 
@@ -84,6 +87,10 @@ def register(router: Router, engine: Engine, service: ImageService) -> None:
         return await reporting(work)
 
     async def prune(request: Request) -> Response:
+        request.query.flag("all")  # the whole cache goes in any case
+        for name in _PRUNE_REFUSED:
+            if request.query.text(name) not in ("", "0", "{}"):
+                raise Unsupported(f"docker builder prune: {name} is not supported: the whole cache goes")
         return json_response({"CachesDeleted": await cache.prune() or None, "SpaceReclaimed": 0})
 
     async def cancel(request: Request) -> Response:

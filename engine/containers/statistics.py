@@ -14,7 +14,7 @@ from typing import Any
 from engine.containers import status
 from engine.context import Engine
 from engine.events.hub import Subscription
-from engine.http import Request, Response, Router, json_response, streamed
+from engine.http import BadRequest, Request, Response, Router, json_response, streamed
 from engine.rpc import PortLayerError
 from engine.timestamps import format_ns
 from portlayer import portlayer_pb2 as pb
@@ -29,9 +29,12 @@ IDLE_SECONDS = 1.0
 def register(router: Router, engine: Engine) -> None:
     async def stats(request: Request) -> Response:
         container = await engine.containers.find(request.match["name"])
+        one_shot = request.query.flag("one-shot") and request.version >= (1, 41)
         if request.query.flag("stream", default=True):
+            if one_shot:
+                raise BadRequest("cannot have stream=true and one-shot=true")
             return streamed(_stream(engine, container))
-        samples = 1 if request.query.flag("one-shot") and request.version >= (1, 41) else 2
+        samples = 1 if one_shot else 2
         return json_response(await _once(engine, container, samples))
 
     router.add("GET", "/containers/{name}/stats", stats, blocking=True)

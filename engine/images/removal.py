@@ -88,8 +88,7 @@ class Removal:
         if given.tag and not any(reference.tag for reference in same):
             for reference in same:  # digests of a repository go with its last tag
                 await self._untag(image, reference)
-        running = any(user.running for user in users)  # then it loses its name, and stays
-        if not self._index.references(image.id) and not running:
+        if not self._index.references(image.id):
             await self._delete(image, force=force, quiet=True)
 
     async def _by_id(self, image: StoredImage, *, force: bool) -> None:

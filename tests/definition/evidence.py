@@ -133,7 +133,7 @@ def _names(refusal: str, option: str) -> bool:
     """Whether the text is about the option: it has the word, or that of what the option belongs to."""
     said = refusal.lower().replace("-", "").replace(" ", "")
     return any(
-        part.lower().removesuffix("options") in said
+        part.lower().replace("-", "").removesuffix("options") in said
         for part in option.strip("?:").split(".")
         if part not in _CONTAINERS
     )

@@ -315,9 +315,10 @@ async def test_what_is_not_here(api: Api, method: str, path: str, status: int, t
     assert (reply.status, reply.message) == (status, text)
 
 
-async def test_there_is_no_build_cache_to_prune(api: Api) -> None:
-    reply = await api("POST", "/build/prune?all=1")
-    assert (reply.status, reply.json["SpaceReclaimed"]) == (200, 0)
+async def test_a_stream_of_statistics_is_not_one_shot(api: Api) -> None:
+    await api.run(name="box")
+    reply = await api("GET", "/containers/box/stats?one-shot=1")
+    assert (reply.status, reply.message) == (400, "cannot have stream=true and one-shot=true")
 
 
 async def test_there_are_no_plugins(api: Api) -> None:

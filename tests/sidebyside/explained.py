@@ -154,6 +154,12 @@ _RULES = [
     ),
     _Rule(
         r"""
+        inspect box --format '\{\{json .Config.Env
+        """,
+        "the same variables in another order",
+    ),
+    _Rule(
+        r"""
         login localhost:1
         """,
         "the address as it was given, not as it was resolved",

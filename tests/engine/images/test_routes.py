@@ -549,3 +549,12 @@ async def test_push_and_save(api: Api, registry: FakeRegistry) -> None:
         separator = "&" if "?" in path else "?"
         assert (await api("GET", f"{path}{separator}platform={wanted}")).status in (200, 501)
     assert (await api("POST", f"/images/{registry.host}/repo/push?platform={wanted}")).status in (200, 501)
+
+
+@pytest.mark.parametrize(
+    "name", ["keep-storage", "reserved-space", "max-used-space", "min-free-space", "filters"]
+)
+async def test_the_build_cache_is_pruned_whole(api: Api, name: str) -> None:
+    assert (await api("POST", "/build/prune?all=1")).json["CachesDeleted"] is None
+    reply = await api("POST", f"/build/prune?{name}=" + quote('{"until":["1h"]}'))
+    assert (reply.status, name in reply.message) == (501, True)
