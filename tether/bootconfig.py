@@ -79,7 +79,6 @@ def _unpack(guestinfo: Guestinfo) -> tuple[bytes, dict[str, str]] | None:
             return None
         # Only on this way, so that other machines do not pay for the imports.
         import binascii
-        import json
         import zlib
 
         try:
@@ -89,12 +88,12 @@ def _unpack(guestinfo: Guestinfo) -> tuple[bytes, dict[str, str]] | None:
                 raise ConfigError(f"the boot configuration is above {_MAX_SIZE} bytes")
             if not squeezer.eof:
                 raise ConfigError("the boot configuration is damaged: it ends early")
-            addresses = json.loads(guestinfo.get(DISKS) or "{}")
+            table = guestinfo.get(DISKS) or ""
         except (binascii.Error, zlib.error, ValueError) as error:
             raise ConfigError(f"the boot configuration is damaged: {error}") from error
     except GuestinfoError as error:
         raise ConfigError(f"guestinfo: {error}") from error
-    return raw, {str(key): str(value) for key, value in addresses.items()}
+    return raw, dict(entry.split("=", 1) for entry in table.split() if "=" in entry)
 
 
 def _from_fw_cfg() -> bytes | None:

@@ -15,7 +15,7 @@ from tether.ports import virtio_ports
 __all__ = ["BOOT", "DISKS", "GOODBYE", "RUN", "Guestinfo", "GuestinfoError"]
 
 BOOT = "guestinfo.mooring.boot"  # gzip and base64 of a serialized BootConfig
-DISKS = "guestinfo.mooring.disks"  # JSON: disk id -> SCSI address
+DISKS = "guestinfo.mooring.disks"  # "id=SCSI address …": the frozen guest has no JSON
 RUN = "guestinfo.mooring.run"  # our boot nonce: another one under the same power is a reset
 GOODBYE = "guestinfo.mooring.goodbye"  # the power goes off because we want it
 _PORT = "org.lab.guestinfo"

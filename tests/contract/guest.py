@@ -62,9 +62,9 @@ block() { # serial -> device
   for path in /sys/block/vd* /sys/block/sd*; do
     [ -e $path ] || continue
     if [ -e $path/serial ]; then found=$(cat $path/serial)
-    elif [ $guestinfo ]; then # "id":"controller:channel:target:lun"
+    elif [ $guestinfo ]; then # id=controller:channel:target:lun
       at=$(readlink $path/device); at=${at##*/}
-      found=$(rpc info-get guestinfo.mooring.disks | tr -d '{}" ' | tr , '\n' | sed -n "s/:0:${at#*:}\$//p")
+      found=$(rpc info-get guestinfo.mooring.disks | tr ' ' '\n' | sed -n "s/=0:${at#*:}\$//p")
     else found=$(tail -c +5 $path/device/vpd_pg80 2>/dev/null | tr -d '\0 '); fi
     [ "$1" = "$found" ] && echo /dev/${path##*/} && return 0
     [ "$1" = all ] && echo "$found=$(cat $path/size)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -88,7 +87,7 @@ def test_the_boot_configuration_comes_with_where_its_disks_are(
         root=DiskAddress(serial="root"),
         mounts=[Mount(disk=DiskAddress(serial="v"), destination="/v")],
     )
-    table = json.dumps({"root": "0:0:0:0", "v": "0:0:1:0"})
+    table = "root=0:0:0:0 v=0:0:1:0"
     host({guestinfo.BOOT: pack(config.SerializeToString()), guestinfo.DISKS: table})
     read = read_boot_config()
     assert (read.id, read.root.scsi, read.root.serial) == ("x", "0:0:0:0", "")

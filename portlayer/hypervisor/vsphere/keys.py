@@ -90,7 +90,7 @@ _NEXT_BOOT = Key("boot", Scope.SECRET)  # what the next start shows
 RESTORES = Key("restores", Scope.HIDDEN)  # a clone that has memory to go on with
 UNFINISHED, COMPLETE = "unfinished", "complete"  # values of that
 BOOT = Key("boot", Scope.READ_ONLY)  # a serialized BootConfig, packed
-DISKS = Key("disks", Scope.READ_ONLY)  # {disk id: "controller:channel:target:lun"}
+DISKS = Key("disks", Scope.READ_ONLY)  # "id=controller:channel:target:lun …"
 RUN = Key("run", Scope.NON_PERSISTENT)  # the guest's boot nonce: it changes when the guest boots again
 GOODBYE = Key("goodbye", Scope.NON_PERSISTENT)  # the guest powers off on purpose
 _EXTRA = "extra."  # one secret key per document of the port layer
@@ -243,7 +243,7 @@ def start_values(config: VmConfig, addresses: Mapping[str, str]) -> dict[str, st
 
 def disk_values(addresses: Mapping[str, str]) -> dict[str, str]:
     """Where the guest finds its disks: vSphere lets nobody choose a disk's serial number."""
-    return {DISKS.name: json.dumps(dict(addresses), sort_keys=True) if addresses else ""}
+    return {DISKS.name: " ".join(f"{disk}={address}" for disk, address in sorted(addresses.items()))}
 
 
 # -- versions

@@ -76,7 +76,7 @@ def test_a_change_writes_what_changed_and_deletes_what_is_gone() -> None:
 def test_the_guest_is_shown_its_boot_configuration_at_the_start() -> None:
     values = keys.start_values(CONFIG, {"root": "0:0:0:0"})
     assert keys.unpack(values["guestinfo.mooring.boot"]) == CONFIG.boot_config
-    assert json.loads(values["guestinfo.mooring.disks"]) == {"root": "0:0:0:0"}
+    assert values["guestinfo.mooring.disks"] == "root=0:0:0:0"
     assert values["guestinfo.mooring.run"] == values["guestinfo.mooring.goodbye"] == ""
 
 
