@@ -36,7 +36,7 @@ from tether.spawn import (
     send_terminal,
 )
 from tether.stdio import MAIN, Sessions
-from tether.storage import ROOT, foresee, mount_all, volume_paths
+from tether.storage import ROOT, mount_all, volume_paths
 from tether.tether_pb2 import BootConfig, MainState, OomEvent
 
 __all__ = ["Container"]
@@ -100,7 +100,6 @@ class Container:
         try:
             plan = self._prepare()
             write_names()
-            foresee(config)
             process = config.process
             ours, theirs = open_channels(tty=process.tty, stdin=process.open_stdin)
             nodes = nodes_of("/dev", skip_majors=_majors(self._forbidden)) if plan.all_devices else []

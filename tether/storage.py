@@ -15,7 +15,7 @@ from tether.disks import DiskError, find_disk, mount_disk
 from tether.tether_pb2 import BootConfig, Mount
 from tether.uevents import Uevents
 
-__all__ = ["ROOT", "foresee", "mount_all", "mount_points", "volume_paths"]
+__all__ = ["ROOT", "mount_all", "mount_points", "volume_paths"]
 
 _BASE = "/run/mooring"
 ROOT = f"{_BASE}/root"
@@ -30,12 +30,6 @@ def mount_points(config: BootConfig) -> list[str]:
     """Everything that `mount_all` mounts, to be unmounted in this order."""
     volumes = [f"{_BASE}/volume/{number}" for number in range(len(config.mounts))]
     return [*volume_paths(config), *volumes, ROOT]
-
-
-def foresee(config: BootConfig) -> None:
-    """Load what `mount_all` may need, in PID 1: a child closes the descriptor that modules come from."""
-    if any(mount.copy_up for mount in config.mounts):
-        import tether.copyup  # noqa: F401 - most starts do not copy
 
 
 def mount_all(config: BootConfig) -> None:
@@ -165,7 +159,7 @@ def _copy_from_image(destination: str, volume: int) -> None:
     finally:
         os.close(root)
     try:
-        from tether.copyup import copy_up  # loaded by `foresee`
+        from tether.copyup import copy_up  # most starts do not copy
 
         copy_up(source, volume)
     finally:
