@@ -236,7 +236,7 @@ async def test_exec_runs_as_a_user_of_the_image(box: GuestVm) -> None:
     script = "id; echo $HOME; pwd; grep -E 'CapEff|CapPrm' /proc/self/status"
     out = await sh(box, script, user="user", cwd="/home/user", additional_groups=["audio", "3000"])
     assert out.splitlines() == [
-        "uid=1000(user) gid=1000(user) groups=1000(user),63(audio),2000(extra),3000",
+        "uid=1000(user) gid=1000(user) groups=63(audio),1000(user),2000(extra),3000",
         "/home/user",
         "/home/user",
         "CapPrm:\t0000000000000000",
