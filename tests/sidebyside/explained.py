@@ -150,13 +150,7 @@ _RULES = [
         r"""
         search --limit
         """,
-        "searching is refused by name so far",
-    ),
-    _Rule(
-        r"""
-        inspect box --format '\{\{json .Config.Env
-        """,
-        "the same variables in another order",
+        "the word begins small since 20.10",
     ),
     _Rule(
         r"""
