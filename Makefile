@@ -74,9 +74,8 @@ SPINE := tests/system/test_run.py tests/system/test_life_cycle.py tests/system/t
 
 test-lab: guest ## Run the tests of the vSphere lab, and those of the vSphere back end in it
 	@tools/setup.sh --lab
-	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 tests/lab tests/vsphere
-	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 --hypervisor vsphere tests/contract
-	@$(PYTHON) -m pytest -q -m "not slow" --reruns 2 --hypervisor vsphere $(SPINE)
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "not slow" --reruns 2 tests/lab tests/vsphere
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -rR -m "not slow" --reruns 2 --hypervisor vsphere tests/contract $(SPINE)
 
 check: setup ## Lint, types, import graph, generated code
 	@.venv/bin/ruff check .

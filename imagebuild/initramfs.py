@@ -7,13 +7,15 @@ default: inflating costs more time under emulation than the bytes save.
 from __future__ import annotations
 
 import stat
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagebuild.cpio import CpioWriter, Node
 from imagebuild.elf import shared_libraries
-from imagebuild.kernels import Kernel
+from imagebuild.kernels import Kernel, KernelError
 from imagebuild.modules import BOOT, ON_DEMAND, may_be_stripped, module_bytes, module_order
 
 __all__ = ["PROGRAMS", "Initramfs", "write_initramfs"]
@@ -129,11 +131,32 @@ def _module_nodes(directory: Path, release: str) -> Iterator[Node]:
     lines = [" ".join((f"/{place}", *pci)) for place, pci in boot.items()]
     yield Node(name="etc/mooring/modules", mode=stat.S_IFREG | 0o644, data="\n".join([*lines, ""]).encode())
     strip = may_be_stripped(directory)
-    for path in module_order(directory, [*BOOT, *ON_DEMAND]):
-        place = f"{base}/{path.with_name(path.name.split('.ko')[0] + '.ko')}"
-        yield Node(name=place, mode=stat.S_IFREG | 0o644, data=module_bytes(directory / path, strip=strip))
-    for index in ("modules.dep", "modules.alias", "modules.softdep", "modules.builtin"):
-        text = (directory / index).read_text()
-        for suffix in (".xz", ".zst", ".gz"):
-            text = text.replace(f".ko{suffix}", ".ko")
-        yield Node(name=f"{base}/{index}", mode=stat.S_IFREG | 0o644, data=text.encode())
+    with tempfile.TemporaryDirectory(prefix="mooring-modules-") as stage:
+        for path in module_order(directory, [*BOOT, *ON_DEMAND]):
+            place = f"{base}/{path.with_name(path.name.split('.ko')[0] + '.ko')}"
+            node = Node(
+                name=place, mode=stat.S_IFREG | 0o644, data=module_bytes(directory / path, strip=strip)
+            )
+            yield node
+            staged = Path(stage) / place
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            staged.write_bytes(data)
+        for index in _indexes(Path(stage) / base, directory):
+            data = (Path(stage) / base / index).read_bytes()
+            yield Node(name=f"{base}/{index}", mode=stat.S_IFREG | 0o644, data=data)
+
+
+def _indexes(staged: Path, directory: Path) -> list[str]:
+    """Have depmod index the modules that go in: modprobe reads binary indexes and nothing else."""
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        if (directory / name).exists():
+            (staged / name).write_bytes((directory / name).read_bytes())
+    root = staged.parents[3]  # of usr/lib/modules/RELEASE
+    (root / "lib").symlink_to("usr/lib")
+    result = subprocess.run(
+        ["/usr/sbin/depmod", "-b", str(root), staged.name], capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise KernelError(f"depmod: {result.stderr.strip()[-1000:]}")
+    names = ("modules.dep.bin", "modules.alias.bin", "modules.softdep", "modules.builtin.bin")
+    return [name for name in (*names, "modules.builtin.alias.bin") if (staged / name).exists()]

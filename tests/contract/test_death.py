@@ -176,7 +176,9 @@ async def test_a_process_that_got_the_number_of_a_dead_one_is_not_ours(backend: 
     note.write_text(f"{os.getpid()} {note.read_text().split()[1]}\n")
     hypervisor, again = await found(backend)
     assert again is not None
-    assert dataclasses.replace(again, power=PowerState.ON, pid=info.pid) == info
+    ours = {"power": PowerState.ON, "pid": info.pid, "plugged_nics": info.plugged_nics}
+    assert dataclasses.replace(again, **ours) == info
+    assert again.plugged_nics is None, "it does not run"
     assert again.power is PowerState.OFF
     await hypervisor.delete(VM)
     await hypervisor.close()

@@ -15,7 +15,7 @@ SOCKET = "/var/run/docker.sock"
 
 def cli(docker: Docker, place: Path) -> list[str]:
     """The docker CLI of this host as a command in a container that has ``place`` at /h."""
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     binary = shutil.which("docker", path=docker.env["PATH"])
     assert binary is not None
     shutil.copy(binary, place / "docker")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def place(docker: Docker, request: pytest.FixtureRequest) -> Path:
     made: Path = docker.host.directory / "shared" / request.node.name
-    made.mkdir()
+    made.mkdir(exist_ok=True)  # a second run of the test finds the first's
     return made
 
 

@@ -52,12 +52,10 @@ def test_syslog_by_tcp_outlives_the_port_layer(docker: Docker, vch: Vch) -> None
         client.stdin.flush()
         eventually(lambda: got.read_text().endswith("one\n"), "the first line has come")
         vch.kill("portlayer")
-        client.terminate()
-    with docker.popen("attach", "steady") as client:
-        assert client.stdin is not None
         eventually(lambda: docker("top", "steady", check=False).returncode == 0, "its guest answers")
         client.stdin.write(b"two\n")
         client.stdin.close()
+        client.wait()
     docker("wait", "steady")
     eventually(lambda: got.read_text().endswith("two\n"), "the second line has come")
     identifier = docker.out("inspect", "--format", "{{.Id}}", "steady")[:12]
