@@ -140,7 +140,7 @@ def _module_nodes(directory: Path, release: str) -> Iterator[Node]:
             yield node
             staged = Path(stage) / place
             staged.parent.mkdir(parents=True, exist_ok=True)
-            staged.write_bytes(data)
+            staged.write_bytes(node.data)
         for index in _indexes(Path(stage) / base, directory):
             data = (Path(stage) / base / index).read_bytes()
             yield Node(name=f"{base}/{index}", mode=stat.S_IFREG | 0o644, data=data)
