@@ -90,13 +90,14 @@ func (l *Lab) attend(vm *simulator.VirtualMachine, q *qemu) {
 
 // wentOff publishes a power-off that no task asked for: its event names no user.
 func (l *Lab) wentOff(vm *simulator.VirtualMachine) {
-	body := &types.PowerOffVM_Task{This: vm.Self}
-	l.publishOff(vm, l.internalCall(vm.Self, "PowerOffVM_Task", body))
+	l.publishOff(vm, l.system)
 }
 
-// publishOff makes the VM powered off in the name of a call's user.
-func (l *Lab) publishOff(vm *simulator.VirtualMachine, off *call) {
+// publishOff makes the VM powered off in the name of a session's user.
+func (l *Lab) publishOff(vm *simulator.VirtualMachine, by *session) {
 	l.toolsRunning(vm, false)
+	off := l.internalCall(vm.Self, "PowerOffVM_Task", &types.PowerOffVM_Task{This: vm.Self})
+	off.session = by
 	if _, fault := l.libraryTask(off); fault != nil {
 		l.logf("%s: power-off: %s", vm.Name, faultText(fault))
 	}
@@ -110,7 +111,7 @@ func powerOff(c *call, vm *simulator.VirtualMachine) (interface{}, types.BaseMet
 	if q := c.lab.machines.get(vm.Self).take(); q != nil {
 		q.kill()
 	}
-	c.lab.publishOff(vm, c)
+	c.lab.publishOff(vm, c.session)
 	return nil, nil
 }
 
