@@ -61,7 +61,7 @@ lab: ## Start the vSphere lab (a simulated vCenter that boots QEMU); LAB="-qemu=
 test-clients: guest ## Run docker-py, aiodocker, testcontainers, dockerode, compose and ssh against a VCH
 	@tools/setup.sh --test
 	@tools/clients.sh
-	@$(PYTHON) -m pytest -q -rR --reruns 2 tests/clients tests/sidebyside
+	@$(PYTHON) -m pytest -q -rR -m "not slow" --reruns 2 tests/clients tests/sidebyside
 
 sidebyside: guest ## Run one script of docker commands on dockerd and on Mooring; write docs/differences.md
 	@tools/setup.sh --bench

@@ -16,6 +16,7 @@ def test_every_difference_is_explained() -> None:
 
 
 @pytest.mark.system
+@pytest.mark.slow  # to be looked at by a person: `make soak`, or `make sidebyside` for a new one
 @pytest.mark.timeout(LONG)
 def test_the_transcript_is_the_golden_one() -> None:
     golden = transcript("mooring")

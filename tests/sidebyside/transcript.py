@@ -29,7 +29,8 @@ _RULES = [
     (r"/var/tmp/mooring[-\w./]*/", "<scratch>/"),
     (r"\b(?!127\.0\.0\.1\b|10\.9[123]\.)\d+\.\d+\.\d+\.\d+(:\d+)?", "<address>"),
     (r"time=\S+ level=\S+ ", ""),
-    (r'"B","A=1"', '"A=1","B"'),  # the CLI sends variables in the order of a Go map
+    (r'"B","A=1"', '"A=1","B"'),  # the CLI sends variables in the order of a Go map,
+    (r"\bc=d,a=b\b", "a=b,c=d"),  # and shows labels so
     (r"(?m)^[a-z]+_[a-z]+ busybox ", "<made up> busybox "),
 ]
 _COMPILED = [(re.compile(pattern), text) for pattern, text in _RULES]
