@@ -50,6 +50,8 @@ def test_dockerode(docker: Docker) -> None:
 
 @pytest.mark.parametrize("command", COMPOSE, ids=["v1", "v2"])
 def test_compose(docker: Docker, tmp_path: Path, command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} cannot be had here (tools/clients.sh)")
     project = [*command, "--project-name", "sea", "--file", str(SUITES / "compose.yaml")]
 
     def compose(*words: str, check: bool = True) -> Result:
