@@ -22,13 +22,13 @@ ARG BASE=busybox
 FROM ${BASE} AS maker
 ARG WHO=nobody
 ENV GREETING="hello $WHO"
-WORKDIR /work/made
+WORKDIR /place/made
 RUN echo "$GREETING" > said && \\
     # inside
     echo to-stderr >&2
 COPY dir/ files/
 FROM busybox
-COPY --from=maker /work/made/said /work/made/files/*.txt /from/
+COPY --from=maker /place/made/said /place/made/files/*.txt /from/
 ADD packed.tgz /unpacked/
 COPY --chown=1:2 --chmod=640 one dir/a.txt /owned/
 ONBUILD RUN echo triggered > /trigger

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from portlayer.hypervisor.base import Disk, HypervisorError, Nic, NoSuchVm, Share, VmConfig
+from portlayer.hypervisor.base import HypervisorError, NoSuchVm, Share, VmConfig
+from portlayer.hypervisor.documents import decode_hardware, encode_hardware
 from portlayer.hypervisor.durable import NEW, remove_directory, sweep, sync_directory, write_file
 from portlayer.hypervisor.qemu.reserve import Reserve
 
@@ -181,11 +182,7 @@ def encode(record: Record) -> bytes:
         "format": FORMAT,
         "version": record.version,
         "id": config.id,
-        "name": config.name,
-        "vcpus": config.vcpus,
-        "memory_mib": config.memory_mib,
-        "disks": [{"id": d.id, "path": str(d.path), "read_only": d.read_only} for d in config.disks],
-        "nics": [{"id": n.id, "mac": n.mac, "network": n.network, "mtu": n.mtu} for n in config.nics],
+        **encode_hardware(config),
         "shares": [{"tag": s.tag, "path": str(s.path), "read_only": s.read_only} for s in config.shares],
         "boot_config": _text(config.boot_config),
         "extra": {key: _text(value) for key, value in sorted(config.extra.items())},
@@ -205,23 +202,13 @@ def decode(data: bytes) -> Record:
             raise HypervisorError(f"config.json has format {document['format']!r}, expected {FORMAT}")
         return Record(
             version=int(document["version"]),
-            config=VmConfig(
-                id=document["id"],
-                name=document["name"],
-                vcpus=int(document["vcpus"]),
-                memory_mib=int(document["memory_mib"]),
-                disks=tuple(
-                    Disk(id=d["id"], path=Path(d["path"]), read_only=d["read_only"])
-                    for d in document["disks"]
-                ),
-                nics=tuple(
-                    Nic(id=n["id"], mac=n["mac"], network=n["network"], mtu=int(n["mtu"]))
-                    for n in document["nics"]
-                ),
-                shares=tuple(
+            config=decode_hardware(
+                document["id"],
+                document,
+                shares=[
                     Share(tag=s["tag"], path=Path(s["path"]), read_only=s["read_only"])
                     for s in document.get("shares", ())
-                ),
+                ],
                 boot_config=_bytes(document["boot_config"]),
                 extra={key: _bytes(value) for key, value in document["extra"].items()},
             ),

@@ -329,13 +329,13 @@ class VsphereHypervisor:
         await self._steps.unbroken(self._machine(vm).resume())
 
     async def snapshot(self, vm: str, name: str, *, stop: bool = False) -> None:
-        await self._steps.unbroken(self._machine(vm).snapshot(name, stop=stop))
+        await self._steps.unbroken(self._machine(vm).copies.snapshot(name, stop=stop))
 
     async def snapshots(self, vm: str) -> Sequence[str]:
-        return await self._machine(vm).snapshots()
+        return await self._machine(vm).copies.snapshots()
 
     async def delete_snapshot(self, vm: str, name: str) -> None:
-        await self._steps.unbroken(self._machine(vm).delete_snapshot(name))
+        await self._steps.unbroken(self._machine(vm).copies.delete_snapshot(name))
 
     async def clone(self, vm: str, config: VmConfig) -> VmInfo:
         return await self._steps.unbroken(self._clone(self._machine(vm), config))
@@ -349,10 +349,10 @@ class VsphereHypervisor:
         self._creating.add(config.id)
         try:
             await asyncio.to_thread(host.files(config.id).create)
-            vm = await source.clone(config)
+            vm = await source.copies.clone(config)
             await self._read_again(vm)
             machine = self._machines[config.id]
-            await machine.finish_clone()
+            await machine.copies.finish_clone()
             return machine.info()
         finally:
             await self._created(config.id)

@@ -28,7 +28,8 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from portlayer.hypervisor.base import Disk, HypervisorError, Nic, VmConfig
+from portlayer.hypervisor.base import HypervisorError, VmConfig
+from portlayer.hypervisor.documents import decode_hardware, encode_hardware
 
 __all__ = [
     "BOOT",
@@ -160,19 +161,12 @@ def encode(
     ``unless``: what it was and what it carries; a document that is the same keeps its sealed form.
     """
     config = record.config
-    document = {
-        "name": config.name,
-        "vcpus": config.vcpus,
-        "memory_mib": config.memory_mib,
-        "disks": [{"id": d.id, "path": str(d.path), "read_only": d.read_only} for d in config.disks],
-        "nics": [{"id": n.id, "mac": n.mac, "network": n.network, "mtu": n.mtu} for n in config.nics],
-    }
     values = {
         _FORMAT.name: str(FORMAT),
         VCH.name: vch,
         ID.name: config.id,
         VERSION.name: str(record.version),
-        _CONFIG.name: json.dumps(document, sort_keys=True),
+        _CONFIG.name: json.dumps(encode_hardware(config), sort_keys=True),
     }
     old, carried = unless or (None, {})
     documents = {_NEXT_BOOT: config.boot_config} | {_extra(name): data for name, data in config.extra.items()}
@@ -210,21 +204,8 @@ def decode(values: Mapping[str, str], seal: Seal) -> Record:
         }
         return Record(
             version=int(values[VERSION.name]),
-            config=VmConfig(
-                id=vm,
-                name=document["name"],
-                vcpus=int(document["vcpus"]),
-                memory_mib=int(document["memory_mib"]),
-                disks=tuple(
-                    Disk(id=d["id"], path=Path(d["path"]), read_only=d["read_only"])
-                    for d in document["disks"]
-                ),
-                nics=tuple(
-                    Nic(id=n["id"], mac=n["mac"], network=n["network"], mtu=int(n["mtu"]))
-                    for n in document["nics"]
-                ),
-                boot_config=seal.open(vm, _NEXT_BOOT, values[_NEXT_BOOT.name]),
-                extra=extra,
+            config=decode_hardware(
+                vm, document, boot_config=seal.open(vm, _NEXT_BOOT, values[_NEXT_BOOT.name]), extra=extra
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -13,11 +13,10 @@ VM as it last ran.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-import json
 import logging
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -30,19 +29,18 @@ from portlayer.hypervisor.base import (
     LaunchError,
     Nic,
     NoSuchVm,
-    NotSupported,
     PowerState,
     VmConfig,
     VmEvent,
     VmEventKind,
     VmInfo,
 )
-from portlayer.hypervisor.copies import Draft, Running, Snapshot, check_clone, copy_disks, names
 from portlayer.hypervisor.durable import remove_directory
 from portlayer.hypervisor.rotation import prune, shift, tail, trim
 from portlayer.hypervisor.vsphere import hardware, keys
 from portlayer.hypervisor.vsphere.calls import Calls
 from portlayer.hypervisor.vsphere.channels import ChannelPort
+from portlayer.hypervisor.vsphere.copying import Copies
 from portlayer.hypervisor.vsphere.faults import translate
 from portlayer.hypervisor.vsphere.host import Host, VmFiles
 from portlayer.hypervisor.vsphere.keys import Record
@@ -76,6 +74,7 @@ class Machine:
         self._tasks: set[asyncio.Task[None]] = set()
         self.deleted = False
         self.calls = Calls(host.session, host.collector, record.config.id[:12], self._take)
+        self.copies = Copies(self)
         self.calls.move(vm)
         self._take(values, quiet=True)
 
@@ -88,8 +87,21 @@ class Machine:
         return self._host.files(self.id)
 
     @property
+    def host(self) -> Host:
+        return self._host
+
+    @property
+    def record(self) -> Record:
+        return self._record
+
+    @property
     def power(self) -> PowerState:
         return self._power
+
+    @property
+    def powered(self) -> PowerState:
+        """As vSphere sees it: a clone that waits for its start is off for us, and suspended there."""
+        return self._powered
 
     def info(self) -> VmInfo:
         return VmInfo(config=self._record.config, version=self._record.version, power=self._power)
@@ -200,7 +212,7 @@ class Machine:
         """Take hold of what is there: files, and the line of a VM that runs."""
         await asyncio.to_thread(self.files.create)
         if self._restores:
-            await self._finish_clone()
+            await self.copies.finish_clone_held()
         elif self._power is not PowerState.OFF:
             await self._adopt_run(devices)
 
@@ -225,12 +237,12 @@ class Machine:
         async def build(seen: Mapping[str, Any]) -> Any:
             ports = hardware.serial_devices(seen[_DEVICES])
             return vim.vm.ConfigSpec(
-                deviceChange=[hardware.edit_serial(ports.channel, uri=self._uri(port.number))]
+                deviceChange=[hardware.edit_serial(ports.channel, uri=self.channel_uri(port.number))]
             )
 
         await self.calls.reconfigure(build, "channel", fresh=True)
 
-    def _uri(self, number: int) -> str:
+    def channel_uri(self, number: int) -> str:
         return f"tcp://{self._host.target.channel_host}:{number}"
 
     async def detach(self) -> None:
@@ -249,7 +261,7 @@ class Machine:
     # -- configuration
 
     async def configure(self, config: VmConfig, version: int) -> VmInfo:
-        async with self._held():
+        async with self.held():
             if version != self._record.version:
                 raise self._stale(version)
             hardware.check_config(config)
@@ -293,7 +305,7 @@ class Machine:
     # -- power
 
     async def start(self) -> VmInfo:
-        async with self._held():
+        async with self.held():
             if self._ending is not None:
                 await self._ending
             self._require(PowerState.OFF)
@@ -320,7 +332,7 @@ class Machine:
         try:
             await self.calls.look()
             if self._powered is PowerState.ON:
-                await self._cut_power(ours=True)
+                await self.cut_power(ours=True)
         except HypervisorError as error:
             _log.error("VM %s: after a start that failed: %s", self.id[:12], error)
         if self._port is port:
@@ -345,7 +357,7 @@ class Machine:
         async def build(seen: Mapping[str, Any]) -> Any:
             devices = seen[_DEVICES]
             channel = hardware.edit_serial(
-                hardware.serial_devices(devices).channel, uri=self._uri(port.number)
+                hardware.serial_devices(devices).channel, uri=self.channel_uri(port.number)
             )
             spec, addresses = hardware.start_spec(devices, config, self._host.places, backings, channel)
             spec.extraConfig = hardware.options(keys.start_values(config, addresses))
@@ -371,12 +383,12 @@ class Machine:
     async def power_off(self, *, ours: bool = True) -> None:
         # without the lock first: whoever holds it may wait for a guest that does not answer
         if self._power is not PowerState.OFF:
-            await self._cut_power(ours=ours)
-        async with self._held():
+            await self.cut_power(ours=ours)
+        async with self.held():
             if self._power is not PowerState.OFF:
-                await self._cut_power(ours=ours)
+                await self.cut_power(ours=ours)
 
-    async def _cut_power(self, *, ours: bool) -> None:
+    async def cut_power(self, *, ours: bool) -> None:
         self._cut = self._cut or (ours and not self._reset)
         try:
             await self.calls.settle(
@@ -386,16 +398,16 @@ class Machine:
             raise translate(error, f"VM {self.id[:12]}: power off") from error
 
     async def suspend(self) -> None:
-        async with self._held():
+        async with self.held():
             self._require(PowerState.ON)
-            await self._settle(self.calls.vm.SuspendVM_Task, "suspend", "suspended")
+            await self.settle(self.calls.vm.SuspendVM_Task, "suspend", "suspended")
 
     async def resume(self) -> None:
-        async with self._held():
+        async with self.held():
             self._require(PowerState.SUSPENDED)
-            await self._settle(self.calls.vm.PowerOnVM_Task, "resume", "poweredOn")
+            await self.settle(self.calls.vm.PowerOnVM_Task, "resume", "poweredOn")
 
-    async def _settle(self, begin: Any, what: str, wanted: str) -> None:
+    async def settle(self, begin: Any, what: str, wanted: str) -> None:
         try:
             await self.calls.settle(begin, what, lambda power: power == wanted)
         except vmodl.MethodFault as error:
@@ -409,7 +421,7 @@ class Machine:
                 await self._ending
             self._require(PowerState.OFF)
             if self._powered is not PowerState.OFF:  # a clone that was never started
-                await self._cut_power(ours=True)
+                await self.cut_power(ours=True)
             try:
                 await self._detach_disks()
                 await self.calls.destroy()
@@ -428,7 +440,7 @@ class Machine:
     # -- hot plug
 
     async def add_disk(self, disk: Disk) -> None:
-        async with self._held():
+        async with self.held():
             self._require_on()
             config = self._record.config
             wanted = dataclasses.replace(config, disks=_with(config.disks, disk))
@@ -449,7 +461,7 @@ class Machine:
             await self._save(wanted, change)
 
     async def remove_disk(self, disk_id: str) -> None:
-        async with self._held():
+        async with self.held():
             self._require_on()
             config = self._record.config
             known = next((disk for disk in config.disks if disk.id == disk_id), None)
@@ -467,7 +479,7 @@ class Machine:
             await self._save(left, change)
 
     async def add_nic(self, nic: Nic) -> None:
-        async with self._held():
+        async with self.held():
             self._require_on()
             config = self._record.config
             wanted = dataclasses.replace(config, nics=_with(config.nics, nic))
@@ -483,7 +495,7 @@ class Machine:
             await self._save(wanted, change)
 
     async def remove_nic(self, nic_id: str) -> None:
-        async with self._held():
+        async with self.held():
             self._require_on()
             config = self._record.config
             known = next((nic for nic in config.nics if nic.id == nic_id), None)
@@ -502,106 +514,9 @@ class Machine:
             if known.id == device.id and known != device:
                 raise HypervisorError(f"VM {self.id[:12]}: {device.id} is there already, as {known}")
 
-    # -- copies
+    # -- for its copies
 
-    async def snapshot(self, name: str, *, stop: bool) -> None:
-        """A record under ``snapshots/<name>``; memory and devices are vSphere's own snapshot of that name."""
-        async with self._held():
-            draft = Draft(self.files.snapshots, name)
-            try:
-                await asyncio.to_thread(draft.begin)
-                if self._power is PowerState.OFF:
-                    await copy_disks(self._record.config.disks, draft.path)
-                else:
-                    await self._save_memory(name)
-                document = keys.encode(self._record, self._host.config.id, self._host.seal)
-                await asyncio.to_thread(draft.finish, json.dumps(document, indent=1).encode())
-                if stop and self._power is not PowerState.OFF:
-                    await self._cut_power(ours=True)
-            except OSError as error:
-                raise HypervisorError(f"VM {self.id[:12]}: snapshot {name}: {error}") from error
-            finally:
-                await asyncio.to_thread(shutil.rmtree, draft.path, ignore_errors=True)
-
-    async def snapshots(self) -> list[str]:
-        return await asyncio.to_thread(names, self.files.snapshots)
-
-    async def delete_snapshot(self, name: str) -> None:
-        """The record goes last: killed before that, it is still there and can be deleted."""
-        async with self._held():
-            record = Snapshot(self.files.snapshots, name)
-            snapshot = await self.calls.find_snapshot(name)
-            if snapshot is not None:
-                await self._change(lambda: snapshot.RemoveSnapshot_Task(False), "remove the snapshot")
-            await asyncio.to_thread(record.delete)
-
-    async def _save_memory(self, name: str) -> None:
-        for disk in self._record.config.disks:
-            raise NotSupported(
-                f"VM {self.id[:12]} runs with {disk.path.name}: vSphere saves none beside independent disks"
-            )
-        vm = self.calls.vm
-        await self._change(
-            lambda: vm.CreateSnapshot_Task(name, f"mooring {self.id}", True, False), "snapshot"
-        )
-
-    async def clone(self, config: VmConfig) -> Any:
-        """Make ``config`` a suspended VM with this running one's memory; returns vSphere's object.
-
-        Killed half-way, the next :meth:`attach` of what is there finishes it or takes it away.
-        """
-        async with self._held():
-            source = self._record.config
-            running = Running(disks=[d.id for d in source.disks], nics=len(source.nics), plugged=False)
-            check_clone(source, config, running)
-            if source.disks or source.nics:
-                raise NotSupported(
-                    f"VM {self.id[:12]} runs with disks or NICs: vSphere would give the clone others"
-                )
-            spec = await self._clone_spec(config)
-            vm = self.calls.vm
-            return await self._change(lambda: vm.InstantClone_Task(spec), "instant clone")
-
-    async def _clone_spec(self, config: VmConfig) -> Any:
-        host = self._host
-        ports = hardware.serial_devices(await self.calls.devices())
-        layout = host.layout(config.id)
-        port = ChannelPort(config.id)
-        await port.listen(host.target.channel_host)
-        await port.close()  # its number is the clone's from now on
-        values = keys.encode(Record(config=config, version=1), host.config.id, host.seal)
-        values |= {keys.RESTORES.name: keys.UNFINISHED, keys.GOODBYE.name: ""}
-        return vim.vm.InstantCloneSpec(
-            name=hardware.display_name(config),
-            biosUuid=hardware.instance_uuid(config.id),
-            config=hardware.options(values),
-            location=vim.vm.RelocateSpec(
-                folder=host.place.folder,
-                pool=host.place.pool,
-                deviceChange=[
-                    hardware.edit_serial(ports.console, file=layout.console),
-                    hardware.edit_serial(ports.channel, uri=self._uri(port.number)),
-                    hardware.edit_serial(ports.journal, file=layout.journal),
-                ],
-            ),
-        )
-
-    async def finish_clone(self) -> None:
-        async with self._held():
-            await self._finish_clone()
-
-    async def _finish_clone(self) -> None:
-        """An instant clone runs at once; ours waits for its start. With the key's change it is complete."""
-        if self._powered is not PowerState.ON:
-            return
-
-        async def build(_seen: Mapping[str, Any]) -> Any:
-            return vim.vm.ConfigSpec(extraConfig=hardware.options({keys.RESTORES.name: keys.COMPLETE}))
-
-        await self.calls.reconfigure(build, "finish the clone", fresh=True)
-        await self._settle(self.calls.vm.SuspendVM_Task, "suspend the clone", "suspended")
-
-    async def _change(self, begin: Callable[[], Any], what: str) -> Any:
+    async def change(self, begin: Callable[[], Any], what: str) -> Any:
         try:
             return await self.calls.task(begin, what)
         except vmodl.MethodFault as error:
@@ -617,7 +532,7 @@ class Machine:
         return await self._port.open()
 
     async def rotate_journal(self, keep: int) -> None:
-        async with self._held():
+        async with self.held():
             if self._power is PowerState.SUSPENDED:
                 raise InvalidState(f"VM {self.id[:12]} is suspended: its journal cannot be moved")
             journal = self.files.journal
@@ -656,8 +571,13 @@ class Machine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _held(self) -> _Held:
-        return _Held(self)
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """The VM's lock, and the certainty that the VM still exists."""
+        async with self._lock:
+            if self.deleted:
+                raise NoSuchVm(f"VM {self.id[:12]} does not exist any more")
+            yield
 
 
 def _with(devices: Any, device: Any) -> tuple[Any, ...]:
@@ -666,19 +586,3 @@ def _with(devices: Any, device: Any) -> tuple[Any, ...]:
     if device not in result:
         result.append(device)
     return tuple(result)
-
-
-class _Held:
-    """The VM's lock, and the certainty that the VM still exists."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    async def __aenter__(self) -> None:
-        await self._machine._lock.acquire()
-        if self._machine.deleted:
-            self._machine._lock.release()
-            raise NoSuchVm(f"VM {self._machine.id[:12]} does not exist any more")
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._machine._lock.release()
